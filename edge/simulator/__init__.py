@@ -1,0 +1,1 @@
+"""The simulated plant: real OPC UA and Modbus servers on loopback that replay real recordings."""
