@@ -45,7 +45,7 @@ class Condition:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Occurred:
-    """An event that happened outside the line and must pass through it to be kept and told. Its id is assigned there."""
+    """An event that happened outside the line and must pass through it to be kept and told."""
 
     event: Event
 
@@ -55,7 +55,7 @@ Signal = Command | Condition | Occurred
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reply:
-    """The answer to a command. code: "ok", "unknown_alarm", "stale_occurrence", "already_acknowledged", "invalid", ..."""
+    """The answer to a command. code: "ok", "unknown_alarm", "stale_occurrence", "already_acknowledged", "invalid"."""
 
     command: str
     origin: str
