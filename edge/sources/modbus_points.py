@@ -1,0 +1,229 @@
+"""What a Modbus TCP device is and what is read from it: its options and its points.
+
+Owns the meaning of an address in tags.csv; nothing here opens a socket, so a configuration can be checked offline.
+Leaves the grouping into requests to `modbus_blocks`.
+"""
+
+import re
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+REGISTERS_PER_READ_MAX: Final = 125
+"""Modbus Application Protocol V1.1b3, 6.3 and 6.4."""
+COILS_PER_READ_MAX: Final = 2000
+"""Modbus Application Protocol V1.1b3, 6.1 and 6.2."""
+ADDRESSES: Final = 65_536
+
+Area = Literal["coil", "discrete", "input", "holding"]
+Order = Literal["ABCD", "BADC", "CDAB", "DCBA"]
+
+FUNCTIONS: Final[dict[str, int]] = {"coil": 1, "discrete": 2, "holding": 3, "input": 4}
+"""The read function of each area (V1.1b3, 6.1 to 6.4)."""
+AREAS: Final[dict[int, str]] = {function: area for area, function in FUNCTIONS.items()}
+ORDERS: Final = ("ABCD", "BADC", "CDAB", "DCBA")
+
+REGISTERS: Final[dict[str, int]] = {
+    "bool": 1, "int16": 1, "uint16": 1, "float16": 1, "bcd16": 1, "int32": 2, "uint32": 2, "float32": 2, "bcd32": 2,
+    "int64": 4, "uint64": 4, "float64": 4,
+}  # fmt: skip
+"""How many registers a value of each type takes; a text takes one per two characters."""
+
+_ADDRESS = re.compile(r"(?:(\d+)/)?([a-z]+)/(\d+)(?:\.(\d+))?")
+_TEXT = re.compile(r"string:(\d+)")
+
+
+class ModbusOptions(BaseModel):
+    """A device that speaks Modbus TCP, or a gateway with several unit ids behind it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    type: Literal["modbus"] = Field(description="Kind of device.")
+    name: str = Field(description="Name of the device, as tags.csv refers to it.", min_length=1)
+    asset: str = Field(default="", description='Where the device belongs: "area/line/cell".')
+    host: str = Field(description="Host name or IP address of the device.", min_length=1)
+    port: int = Field(default=502, description="TCP port.", ge=1, le=65_535)
+    unit_id: int = Field(default=1, description="Unit id of addresses that state none.", ge=0, le=255)
+    period_ms: int = Field(default=1000, description="Period of tags that state none.", ge=10, le=86_400_000)
+    timeout_ms: int = Field(
+        default=1000,
+        description="A reply later than this is a time-out; behind a serial gateway more than the gateway's own.",
+        ge=10,
+        le=60_000,
+    )
+    connect_timeout_ms: int = Field(default=3000, description="Longest wait for a connection.", ge=10, le=60_000)
+    gap: int = Field(
+        default=8,
+        description="Registers (for bits: groups of 16) that may be read in vain to join blocks.",
+        ge=0,
+        le=124,
+    )
+    registers_per_read_max: int = Field(
+        default=REGISTERS_PER_READ_MAX,
+        description="Most registers in a request; less for a device that cannot do more.",
+        ge=1,
+        le=REGISTERS_PER_READ_MAX,
+    )
+    coils_per_read_max: int = Field(
+        default=COILS_PER_READ_MAX,
+        description="Most coils or discrete inputs in a request.",
+        ge=1,
+        le=COILS_PER_READ_MAX,
+    )
+    requests_in_flight: int = Field(
+        default=1,
+        description="Requests that may wait for their reply at the same time; 1 is what every device can do.",
+        ge=1,
+        le=16,
+    )
+    pause_after_connect_ms: int = Field(
+        default=0, description="Wait between the connection and the first request.", ge=0, le=60_000
+    )
+    pause_between_requests_ms: int = Field(
+        default=0, description="Wait between a reply and the next request.", ge=0, le=60_000
+    )
+    unit_retry_s_max: float = Field(
+        default=60.0, description="Longest pause between two tries of a unit id that does not answer.", ge=0.1, le=3600
+    )
+    quarantine_retry_s: float = Field(
+        default=60.0,
+        description="Pause before an address that the device called illegal is tried again; doubles up to an hour.",
+        ge=0.1,
+        le=3600,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class ModbusPoint:
+    """One value in a device.
+
+    tag: tag index. offset: zero-based protocol address of the first register or bit. bit: 0 (least significant) to
+    15 of a register, None for whole registers and for coils. order: how the bytes of the value stand in the registers.
+    length: bytes of a text, 0 for anything else.
+    """
+
+    tag: int
+    unit_id: int
+    area: str
+    offset: int
+    bit: int | None
+    type: str
+    order: str
+    period_ms: int
+    length: int = 0
+
+    @property
+    def function(self) -> int:
+        """The function code that reads the area."""
+        return FUNCTIONS[self.area]
+
+    @property
+    def size(self) -> int:
+        """Registers (or bits, in an area of bits) that the value takes."""
+        return (self.length + 1) // 2 if self.type == "string" else REGISTERS[self.type]
+
+    @property
+    def end(self) -> int:
+        """The first address after the value."""
+        return self.offset + self.size
+
+    def __str__(self) -> str:
+        return f"{self.area}/{self.offset}" + ("" if self.bit is None else f".{self.bit}")
+
+
+def parse_point(
+    tag_index: int,
+    address: str,
+    type: str,  # noqa: A002 - the name of the column in tags.csv
+    order: str,
+    period_ms: int | None,
+    options: ModbusOptions,
+) -> ModbusPoint:
+    """Read one row of tags.csv. `period_ms` None or 0 takes the device's. Raises ValueError with a sentence."""
+    match = _ADDRESS.fullmatch(address.strip())
+    if match is None:
+        raise ValueError(_not_an_address(address))
+    unit, area, offset_text, bit_text = match.groups()
+    if area not in FUNCTIONS:
+        raise ValueError(f'"{area}" is no area of a Modbus device; expected coil, discrete, input or holding')
+    unit_id = options.unit_id if unit is None else int(unit)
+    if unit_id > 255:
+        raise ValueError(f"unit id {unit_id} is out of range; expected 0 to 255")
+    kind, length = _parse_type(type.strip())
+    bit = None if bit_text is None else int(bit_text)
+    _check_bit(area, kind, bit, address)
+    point = ModbusPoint(
+        tag=tag_index,
+        unit_id=unit_id,
+        area=area,
+        offset=int(offset_text),
+        bit=bit,
+        type=kind,
+        order=_parse_order(order.strip().upper(), kind, type, area),
+        period_ms=period_ms or options.period_ms,
+        length=length,
+    )
+    if point.end > ADDRESSES:
+        raise ValueError(f"{point} with type {type} ends beyond address 65535, the last one that Modbus has")
+    if area in ("input", "holding") and point.size > options.registers_per_read_max:
+        raise ValueError(
+            f"type {type} takes {point.size} registers, but device {options.name} reads at most "
+            f"{options.registers_per_read_max} at once (registers_per_read_max)"
+        )
+    if not 10 <= point.period_ms <= 86_400_000:
+        raise ValueError(f"period_ms {point.period_ms} is out of range; expected 10 to 86400000")
+    return point
+
+
+def _not_an_address(address: str) -> str:
+    number = address.strip()
+    expected = "expected [unit_id/]area/offset[.bit], e.g. holding/100, 7/input/20, holding/12.3, coil/5"
+    if number.isdigit() and len(number) in (5, 6) and number[0] in "0134":
+        area = {"0": "coil", "1": "discrete", "3": "input", "4": "holding"}[number[0]]
+        return f'"{address}" is a reference number; write the protocol address instead: {area}/{int(number[1:]) - 1}'
+    return f'"{address}" is no Modbus address; {expected}'
+
+
+def _parse_type(text: str) -> tuple[str, int]:
+    match = _TEXT.fullmatch(text)
+    if match is not None:
+        length = int(match[1])
+        if not 1 <= length <= 2 * REGISTERS_PER_READ_MAX:
+            raise ValueError(f"{text}: a text has 1 to {2 * REGISTERS_PER_READ_MAX} characters")
+        return "string", length
+    if text not in REGISTERS:
+        raise ValueError(f'"{text}" is no type of a Modbus value; expected {", ".join(REGISTERS)} or string:N')
+    return text, 0
+
+
+def _check_bit(area: str, kind: str, bit: int | None, address: str) -> None:
+    if area in ("coil", "discrete"):
+        if bit is not None:
+            raise ValueError(f'"{address}": a {area} is one bit already; leave ".{bit}" away')
+        if kind != "bool":
+            raise ValueError(f'"{address}": a {area} has type bool, not {kind}')
+    elif bit is not None:
+        if kind != "bool":
+            raise ValueError(f'"{address}": a bit of a register has type bool, not {kind}')
+        if bit > 15:
+            raise ValueError(f'"{address}": a register has the bits 0 (least significant) to 15')
+    elif kind == "bool":
+        raise ValueError(f'"{address}": say which bit of the register, e.g. {address}.0')
+
+
+def _parse_order(order: str, kind: str, written: str, area: str) -> str:
+    if order and order not in ORDERS:
+        raise ValueError(f'"{order}" is no byte order; expected ABCD, BADC, CDAB or DCBA')
+    if area in ("coil", "discrete"):
+        return "ABCD"
+    if kind == "string":
+        if order in ("CDAB", "DCBA"):
+            raise ValueError(f"{written}: a text has order ABCD (default) or BADC (two characters swapped)")
+        return order or "ABCD"
+    if not order and REGISTERS[kind] > 1:
+        raise ValueError(
+            f"type {written} takes {REGISTERS[kind]} registers and devices differ in their order; "
+            "state order ABCD (big endian), CDAB (words swapped), BADC (bytes swapped) or DCBA (little endian)"
+        )
+    return order or "ABCD"
