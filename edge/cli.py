@@ -1,0 +1,327 @@
+"""The `andon` command. Each subcommand imports what it needs, so that `andon status` starts fast."""
+
+import asyncio
+import csv
+import json
+import sys
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from edge.errors import AndonError, ConfigError, Problem, StorageError, Unreachable
+
+if TYPE_CHECKING:
+    from edge.web.gateway import QueryResult
+
+EXIT_CONFIG = 2
+EXIT_FAILED = 1
+NS_PER_S = 1_000_000_000
+
+
+def _default_folder() -> Path:
+    here = Path("config")
+    return here if (here / "gateway.toml").exists() else Path("/etc/andon")
+
+
+_config = click.option(
+    "--config",
+    "folder",
+    type=click.Path(path_type=Path, file_okay=False),
+    envvar="ANDON_CONFIG",
+    help="Folder with gateway.toml. Default: ./config if it is there, else /etc/andon.",
+)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="andon")
+def main() -> None:
+    """Andon: the gateway between machines, operators and SCADA."""
+
+
+def _state_dir(folder: Path | None) -> tuple[Path, str]:
+    """Return state folder and name of the control socket, reading no more of the configuration than that."""
+    from edge.config.toml_file import read_toml
+
+    folder = folder or _default_folder()
+    problems: list[Problem] = []
+    toml = read_toml(folder / "gateway.toml", problems)
+    if toml is None:
+        raise ConfigError(problems)
+    state_dir = toml.data.get("gateway", {}).get("state_dir", "/var/lib/andon")
+    socket = toml.data.get("web", {}).get("control_socket", "control.sock")
+    return folder / str(state_dir), str(socket)
+
+
+def _fail(error: AndonError) -> "click.exceptions.Exit":
+    if isinstance(error, ConfigError):
+        _print_problems(error.problems)
+        return click.exceptions.Exit(EXIT_CONFIG)
+    click.secho(str(error), fg="red", err=True)
+    return click.exceptions.Exit(EXIT_FAILED)
+
+
+def _print_problems(problems: list[Problem], colour: str = "red") -> None:
+    for problem in problems:
+        click.secho(str(problem), fg=colour, err=True)
+
+
+@main.command()
+@_config
+@click.option("--json", "as_json", is_flag=True, help="Machine-readable: a list of file, line, what, hint, severity.")
+def check(folder: Path | None, *, as_json: bool) -> None:
+    """Check a configuration: every mistake at once, with file and line. Exit code 2 if there is one."""
+    from edge.config import load
+
+    folder = folder or _default_folder()
+    warnings: list[Problem] = []
+    errors: list[Problem] = []
+    summary = ""
+    try:
+        config = load(folder)
+        warnings = list(config.warnings)
+        summary = (
+            f"{folder}: {len(config.file.device)} devices, {len(config.tags)} tags, "
+            f"{len(config.rules)} alarms, {len(config.file.machine)} machines"
+        )
+    except ConfigError as error:
+        errors = error.problems
+    if as_json:
+        rows = [
+            {"severity": severity, "file": p.file, "line": p.line, "what": p.what, "hint": p.hint}
+            for severity, problems in (("error", errors), ("warning", warnings))
+            for p in problems
+        ]
+        click.echo(json.dumps(rows, indent=1))
+    else:
+        _print_problems(errors)
+        _print_problems(warnings, "yellow")
+        if errors:
+            click.secho(f"{len(errors)} mistake{'s' if len(errors) > 1 else ''}; nothing was started", bold=True, err=True)
+        else:
+            click.echo(f"{summary}: no mistake" + (f", {len(warnings)} warnings" if warnings else ""))
+    if errors:
+        raise click.exceptions.Exit(EXIT_CONFIG)
+
+
+@main.command()
+@_config
+@click.option("--watch/--no-watch", default=None, help="Show the live summary. Default: on a terminal only.")
+def run(folder: Path | None, *, watch: bool | None) -> None:
+    """Run the gateway until SIGTERM or Ctrl-C. SIGHUP reads the configuration again."""
+    from edge.app import run_gateway
+
+    try:
+        run_gateway(folder or _default_folder(), watch=sys.stdout.isatty() if watch is None else watch)
+    except AndonError as error:
+        raise _fail(error) from error
+
+
+@main.command()
+@_config
+@click.option("--for", "seconds", type=float, default=None, help="Stop by itself after this many seconds.")
+def demo(folder: Path | None, seconds: float | None) -> None:
+    """Start the simulated plant, a broker on loopback and the gateway against them, with a live summary."""
+    from edge.demo import run_demo
+
+    try:
+        run_demo(folder or _default_folder(), seconds)
+    except AndonError as error:
+        raise _fail(error) from error
+
+
+@main.command()
+@click.option("--speed", type=float, default=None, help="How much faster than recorded; see `andon simulate --help`.")
+def simulate(speed: float | None) -> None:
+    """Run the simulated plant alone: OPC UA and Modbus servers on loopback that replay real recordings."""
+    from edge.simulator.plant import SimulatorOptions
+    from edge.simulator.plant import run as run_plant
+
+    options = SimulatorOptions() if speed is None else SimulatorOptions(speed=speed)
+    try:
+        asyncio.run(run_plant(options))
+    except KeyboardInterrupt:
+        return
+    except AndonError as error:
+        raise _fail(error) from error
+
+
+@main.command()
+@click.argument("name")
+@click.argument("arguments", nargs=-1)
+def fault(name: str, arguments: tuple[str, ...]) -> None:
+    """Make the running simulated plant fail: `andon fault stop machine=press reason=no_material`.
+
+    `andon fault help` lists the faults and their arguments.
+    """
+    from edge.simulator.plant import SimulatorOptions, send_fault
+
+    pairs = dict(_pair(argument) for argument in arguments)
+    try:
+        answer = asyncio.run(send_fault(SimulatorOptions(), name, **pairs))
+    except AndonError as error:
+        raise _fail(error) from error
+    click.echo(json.dumps(answer, indent=1) if isinstance(answer, dict) else str(answer))
+
+
+def _pair(argument: str) -> tuple[str, Any]:
+    key, equals, value = argument.partition("=")
+    if not equals:
+        raise click.BadParameter(f"{argument!r} is not key=value")
+    try:
+        return key, json.loads(value)
+    except json.JSONDecodeError:
+        return key, value
+
+
+@main.command()
+@_config
+@click.option("--json", "as_json", is_flag=True, help="The whole snapshot as JSON.")
+def status(folder: Path | None, *, as_json: bool) -> None:
+    """Show what the running gateway says of itself. Exit code 1 if it is not healthy."""
+    from edge.control import Control
+    from edge.terminal import print_status
+
+    try:
+        with Control(*_state_dir(folder)) as control:
+            snapshot = control.status()
+    except AndonError as error:
+        raise _fail(error) from error
+    print_status(snapshot, as_json=as_json)
+    if not snapshot.healthy:
+        raise click.exceptions.Exit(EXIT_FAILED)
+
+
+@main.command()
+@_config
+@click.argument("statement")
+@click.option("--format", "form", type=click.Choice(["table", "csv", "json"]), default="table")
+@click.option("--rows", "rows_max", type=int, default=1000, show_default=True, help="Most rows to show.")
+def sql(folder: Path | None, statement: str, form: str, rows_max: int) -> None:
+    """Ask the ring and the journal: readings, tags, events, alarms, oee, ledger. Read-only, also while the gateway runs."""
+    from edge.control import Control
+
+    try:
+        state_dir, socket = _state_dir(folder)
+        try:
+            with Control(state_dir, socket) as control:
+                result = control.query(statement, rows_max)
+        except Unreachable:
+            result = _offline_query(state_dir, statement, rows_max)
+    except AndonError as error:
+        raise _fail(error) from error
+    _print_rows(result, form)
+
+
+def _offline_query(state_dir: Path, statement: str, rows_max: int) -> "QueryResult":
+    from edge.store import open_offline
+
+    if not state_dir.exists():
+        raise StorageError(f"{state_dir} does not exist: no gateway has run with this configuration yet")
+    with open_offline(state_dir) as store:
+        return store.query(statement, rows_max=rows_max, timeout_s=600.0)
+
+
+def _print_rows(result: "QueryResult", form: str) -> None:
+    if form == "json":
+        rows = [dict(zip(result.columns, row, strict=True)) for row in result.rows]
+        click.echo(json.dumps(rows, indent=1, default=str))
+    elif form == "csv":
+        writer = csv.writer(sys.stdout)
+        writer.writerow(result.columns)
+        writer.writerows(result.rows)
+    else:
+        from rich.console import Console
+        from rich.table import Table
+
+        table = Table(*result.columns, box=None, header_style="bold")
+        for row in result.rows:
+            table.add_row(*("" if cell is None else str(cell) for cell in row))
+        Console().print(table)
+    if result.truncated:
+        click.secho(f"more than {len(result.rows)} rows: ask for more with --rows", fg="yellow", err=True)
+
+
+def _moment(text: str) -> int:
+    """Parse `2026-11-20T06:00`, with or without offset (local time if none), `now`, or `-2h`, `-30m`, `-1d` from now."""
+    now = datetime.now(UTC)
+    if text == "now":
+        return int(now.timestamp()) * NS_PER_S
+    units = {"m": "minutes", "h": "hours", "d": "days"}
+    if text.startswith("-") and text[-1] in units:
+        moment = now - timedelta(**{units[text[-1]]: float(text[1:-1])})
+    else:
+        moment = datetime.fromisoformat(text).astimezone()
+    return int(moment.timestamp() * 1000) * (NS_PER_S // 1000)
+
+
+@main.command()
+@_config
+@click.option("--from", "start", default="-1h", show_default=True, help="2026-11-20T06:00, or -2h, -30m, -1d, or now.")
+@click.option("--to", "end", default="now", show_default=True)
+@click.argument("path", type=click.Path(path_type=Path, dir_okay=False))
+def export(folder: Path | None, start: str, end: str, path: Path) -> None:
+    """Write the readings of a time span to a Parquet file."""
+    from edge.control import Control
+
+    try:
+        start_ns, end_ns = _moment(start), _moment(end)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from error
+    try:
+        state_dir, socket = _state_dir(folder)
+        try:
+            with Control(state_dir, socket) as control:
+                control.export(start_ns, end_ns, path)
+        except Unreachable:
+            from edge.store import open_offline
+
+            with open_offline(state_dir) as store:
+                store.export(start_ns, end_ns, path)
+    except AndonError as error:
+        raise _fail(error) from error
+    click.echo(f"{path}: {path.stat().st_size} bytes")
+
+
+@main.command()
+@_config
+@click.argument("name", type=click.Choice([
+    "acknowledge", "reset", "shelve", "unshelve", "suppress", "unsuppress", "out_of_service", "in_service",
+    "correct", "set_state", "start_order", "end_order",
+]))  # fmt: skip
+@click.argument("arguments", nargs=-1)
+@click.option("--user", default="", help="Who does it; default: you.")
+def do(folder: Path | None, name: str, arguments: tuple[str, ...], user: str) -> None:
+    """Send a command: `andon do acknowledge alarm=press.hot occurrence=3f2a-00000012`.
+
+    `acknowledge` without an occurrence acknowledges the one that stands now.
+    """
+    from edge.control import Control
+
+    values = dict(_pair(argument) for argument in arguments)
+    try:
+        with Control(*_state_dir(folder)) as control:
+            if name == "acknowledge" and "occurrence" not in values:
+                standing = {alarm.alarm: alarm.occurrence for alarm in control.status().alarms}
+                values["occurrence"] = standing.get(str(values.get("alarm")), "")
+            reply = control.command(name, values, user)
+    except AndonError as error:
+        raise _fail(error) from error
+    click.secho(reply.message or reply.code, fg="green" if reply.ok else "red", err=not reply.ok)
+    if not reply.ok:
+        raise click.exceptions.Exit(EXIT_FAILED)
+
+
+@main.command()
+@_config
+def reload(folder: Path | None) -> None:
+    """Let the running gateway read its configuration again; an invalid one changes nothing."""
+    from edge.control import Control
+
+    try:
+        with Control(*_state_dir(folder)) as control:
+            outcome = control.reload()
+    except AndonError as error:
+        raise _fail(error) from error
+    click.echo(outcome.sentence)
