@@ -189,7 +189,7 @@ def _convert(part: Part, numbers: NDArray[Any], values: NDArray[np.float64], qua
             _bcd(numbers, values, quality)
         case "int64" | "uint64":
             values[:] = numbers
-            quality[(values > EXACT_MAX) | (values < -EXACT_MAX)] = UNCERTAIN
+            quality[(numbers > EXACT_MAX) | (numbers < -EXACT_MAX)] = UNCERTAIN
         case "float16" | "float32" | "float64":
             values[:] = numbers
             finite = np.isfinite(values)

@@ -49,11 +49,12 @@ class Lane:
         """Plan every block anew around what is known to be illegal."""
         set_aside = {point.tag for entry in self.quarantine.values() for point in entry.block.points}
         illegal = list(self.quarantine)
-        # A cut that an illegal address inside the split block explains is no cut.
+        # A refusal that a smaller one inside explains teaches no cut: only the innermost ones do.
+        refused = [*illegal, *((first, end) for _, first, end in self._cuts)]
         self._cuts = [
             (cut, first, end)
             for cut, first, end in self._cuts
-            if not any(low < end and first < high for low, high in illegal)
+            if not any(first <= low and high <= end and (low, high) != (first, end) for low, high in refused)
         ]
         points = [point for point in self.points if point.tag not in set_aside]
         self.blocks = plan_lane(points, self.limits, illegal, [cut for cut, _, _ in self._cuts])
