@@ -126,7 +126,7 @@ class AlarmTransition(Event):
 
     occurrence: id of the activation that the step belongs to; an acknowledgement must name it.
     transition: "activate", "clear", "acknowledge", "reset", "shelve", "unshelve", "suppress", "unsuppress",
-        "out_of_service", "in_service", "rearm".
+        "out_of_service", "in_service", "rearm", "update" (what is told changed, the state did not).
     state: the ISA-18.2 letter A..I after the step. active, acknowledged, latched, shelved, suppressed,
     out_of_service: the Booleans of OPC UA Part 9.
     data: whatever explains the step further (limit, list of tags, contributions), JSON types only.

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from edge.alarms.book import FLOOD, Book
 from edge.alarms.commands import Commands
-from edge.alarms.entry import SYSTEM, Entry
+from edge.alarms.entry import SYSTEM, Entry, state_after
 from edge.alarms.limits import Limits
 from edge.alarms.options import AlarmOptions
 from edge.alarms.rules import AlarmRule, check
@@ -24,11 +24,13 @@ from edge.tick import Command, Condition, Reply
 from edge.view import AlarmView
 from plant.batch import Batch
 from plant.events import AlarmTransition, Event, EventIds
-from plant.instant import Instant
+from plant.instant import NS_PER_S, Instant
 from plant.tags import TagTable
 
 CONFIGURATION: Final = "configuration"
 """The user of what a change of the configuration does."""
+RETURN_NS: Final = 10 * NS_PER_S
+"""Time a device has after its return to send values before its silent or bad tags are alarms of their own."""
 
 
 class Alarms:
@@ -46,6 +48,7 @@ class Alarms:
         self._commands = Commands(self._book, self._logic)
         self._entries: list[Entry] = []
         self._waiting: dict[str, str] = {}
+        self._held: dict[str, set[str]] = {}
         self._replacement: tuple[Sequence[AlarmRule], TagTable, str] | None = None
         for i, rule in enumerate(rules):
             self._entries.append(self._new(rule, i, table))
@@ -77,6 +80,8 @@ class Alarms:
                 self._apply(edge, now)
             if self._waiting:
                 self._release(now)
+        if self._held:
+            self._blame(now)
         return book.take()
 
     def condition(self, condition: Condition, now: Instant) -> tuple[Event, ...]:
@@ -120,6 +125,8 @@ class Alarms:
             else:
                 self._book.resume(entry, transition, now)
                 by_logic = entry.state.suppressed and entry.suppressed_by == "logic"
+                if by_logic and entry.rule is not None and entry.rule.suppress_when is None:
+                    self._book.unsuppress(entry, now, CONFIGURATION, "suppress_when was removed")
                 self._limits.assume(entry.index, holds=entry.state.active, suppressed=by_logic or None)
 
     def replace_rules(
@@ -155,10 +162,14 @@ class Alarms:
         book.timers.cancel(ends, entry.name)
         if self._waiting.get(entry.name) == ends:
             del self._waiting[entry.name]
+        if self._held and not edge.holds:
+            self._held.get(self._device(entry), set()).discard(entry.name)
         if entry.state.active is edge.holds:
             return
-        if edge.holds:
-            entry.pending = (edge.value, edge.time)
+        entry.pending = (edge.value, edge.time)
+        if edge.holds and self._caused_by_device(entry):
+            self._held.setdefault(self._device(entry), set()).add(entry.name)
+            return
         delay = rule.on_delay_ns if edge.holds else rule.off_delay_ns
         if delay:
             book.timers.set(begins, entry.name, now.monotonic + delay)
@@ -169,7 +180,28 @@ class Alarms:
         if kind == "on":
             self._book.activate(entry, now, *entry.pending)
         else:
-            self._book.clear(entry, now)
+            self._book.clear(entry, now, *entry.pending)
+
+    def _device(self, entry: Entry) -> str:
+        return self._table[entry.tag].device
+
+    def _caused_by_device(self, entry: Entry) -> bool:
+        """Return whether the alarm is about an instrument behind a device that is known to be down: the alarm of the
+        device says it all, one for the device and not one for each tag.
+        """
+        return entry.rule is not None and not entry.rule.process and self._down(self._device(entry))
+
+    def _down(self, device: str) -> bool:
+        alarm = self._book.entries.get(f"device.{device}.communication")
+        return alarm is not None and alarm.state.active
+
+    def _blame(self, now: Instant) -> None:
+        """Let the alarms count that were held while their device was down, after it had time to send values."""
+        for name in [name for name in self._held if not self._down(name)]:
+            for held in sorted(self._held.pop(name)):
+                entry = self._book.entries[held]
+                assert entry.rule is not None
+                self._book.timers.set("on", held, now.monotonic + max(entry.rule.on_delay_ns, RETURN_NS))
 
     def _fire(self, now: Instant) -> None:
         for kind, name in self._book.timers.pop(now.monotonic):
@@ -179,6 +211,8 @@ class Alarms:
             elif entry is not None and entry.rule is not None:
                 if entry.rule.process and not self._limits.good(entry.index):
                     self._waiting[name] = kind
+                elif kind == "on" and self._caused_by_device(entry):
+                    self._held.setdefault(self._device(entry), set()).add(name)
                 else:
                     self._complete(entry, kind, now)
 
@@ -195,7 +229,8 @@ class Alarms:
         current = self._book.entries.get(last.alarm)
         entry = Entry(name=last.alarm, asset=last.asset, priority=last.priority, condition=last.condition)
         entry.tag, entry.limit, entry.message = last.tag, last.limit, last.message
-        self._book.resume(entry, last, now)
+        entry.state = state_after(last, latching=last.latched)
+        entry.remember(last, now)
         self._book.close(entry, now, "no longer configured")
         if current is not None:
             self._book.entries[current.name] = current
@@ -249,6 +284,8 @@ class Alarms:
 
     def _drop(self, entry: Entry, now: Instant) -> None:
         self._waiting.pop(entry.name, None)
+        for held in self._held.values():
+            held.discard(entry.name)
         self._book.close(entry, now, "no longer configured")
 
 

@@ -6,9 +6,10 @@ alarm passes `_step`, the only caller of the table. `events` collects what happe
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, Final
 
-from edge.alarms.entry import Entry
+from edge.alarms.entry import Entry, state_after
 from edge.alarms.options import AlarmOptions
 from edge.alarms.rules import SEVERITY
 from edge.alarms.statistics import AlarmStatistics, Annunciations, key_figures
@@ -80,10 +81,12 @@ class Book:
             self.tell("alarm_chattering", entry.asset, detail, now)
         self._rearm_later(entry, now)
 
-    def clear(self, entry: Entry, now: Instant) -> None:
+    def clear(self, entry: Entry, now: Instant, value: float = math.nan, source_time: int = 0) -> None:
         """The condition is gone."""
         if not entry.state.active:
             return
+        entry.value = value if math.isfinite(value) else None
+        entry.source_time = source_time
         fleeting_ns = self.options.fleeting_s * NS_PER_S
         entry.fleeting = not entry.state.acknowledged and now.monotonic - entry.activated_monotonic < fleeting_ns
         self.annunciations.fleeting += entry.fleeting
@@ -131,7 +134,6 @@ class Book:
             case "rearm", Entry():
                 entry.rearms += 1
                 if self._step(entry, Step.REARM, now):
-                    self._count(entry, now)
                     self._rearm_later(entry, now)
             case "chatter", Entry():
                 entry.chattering = False
@@ -218,17 +220,7 @@ class Book:
 
     def resume(self, entry: Entry, last: AlarmTransition, now: Instant) -> None:
         """Continue an alarm where its last transition left it; nothing is announced a second time."""
-        latching = entry.rule is not None and entry.rule.latch
-        core = core_of(
-            active=last.active, acknowledged=last.acknowledged, latched=last.latched, latching=latching
-        )  # fmt: skip
-        entry.state = State(
-            core=core,
-            latching=latching,
-            shelved=last.shelved,
-            suppressed=last.suppressed,
-            out_of_service=last.out_of_service,
-        )
+        entry.state = state_after(last, latching=entry.rule is not None and entry.rule.latch)
         entry.remember(last, now)
         if last.shelved:
             entry.one_shot = bool(entry.flags.get("shelve", {}).get("one_shot", False))
@@ -263,13 +255,7 @@ class Book:
         core = core_of(
             active=state.active, acknowledged=state.acknowledged, latched=state.latched, latching=latching
         )  # fmt: skip
-        entry.state = State(
-            core=core,
-            latching=latching,
-            shelved=state.shelved,
-            suppressed=state.suppressed,
-            out_of_service=state.out_of_service,
-        )
+        entry.state = replace(state, core=core, latching=latching)
         if entry.last is not None and entry.state.latched != state.latched:
             self._emit(entry, UPDATE, now, comment="the alarm's type was changed")
 
@@ -320,7 +306,8 @@ class Book:
             return False
         before, entry.state = entry.state, after
         self._emit(entry, step, now, user, comment, event_id)
-        told = step is Step.ACTIVATE or (not before.annunciated and after.active and not after.acknowledged)
+        again = not before.annunciated and after.active and not after.acknowledged
+        told = again or step in {Step.ACTIVATE, Step.REARM}
         if told and after.annunciated:
             self._count(entry, now)
         return True

@@ -13,6 +13,7 @@ A command that comes again (same origin and id, as MQTT redelivers) gets the sam
 | snapshot | no alarm; every alarm that is not normal comes in the reply's data as `alarms` |
 """
 
+import math
 from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any, Final
@@ -188,4 +189,5 @@ def _remark(command: Command) -> str:
 
 def _short(value: Any) -> Any:
     """Return an argument as it may stand in the audit: plain and bounded."""
-    return value if isinstance(value, bool | int | float) or value is None else str(value)[:TEXT_MAX]
+    plain = value is None or isinstance(value, bool | int) or (isinstance(value, float) and math.isfinite(value))
+    return value if plain else str(value)[:TEXT_MAX]

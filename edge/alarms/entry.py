@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from edge.alarms.rules import SEVERITY, AlarmRule, sentence
-from edge.alarms.table import State
+from edge.alarms.table import State, core_of
 from edge.view import AlarmView
 from plant.events import AlarmTransition
 from plant.instant import Instant
@@ -17,6 +17,18 @@ SYSTEM: Final = "system"
 """The word in `condition` for alarms that the gateway raises about itself."""
 FLAG_NOTES: Final = ("shelve", "suppress", "out_of_service")
 """Keys in a transition's data that say who set the flag and why."""
+
+
+def state_after(last: AlarmTransition, *, latching: bool) -> State:
+    """Return the state in which a transition left an alarm whose type is `latching` now."""
+    core = core_of(active=last.active, acknowledged=last.acknowledged, latched=last.latched, latching=latching)
+    return State(
+        core=core,
+        latching=latching,
+        shelved=last.shelved,
+        suppressed=last.suppressed,
+        out_of_service=last.out_of_service,
+    )
 
 
 @dataclass(slots=True, kw_only=True)
