@@ -88,8 +88,8 @@ class StripLine:
         order = self._made // STRIPS_PER_ORDER
         picture = self._pictures[(self._inspected - 1) % len(self._pictures)] if self._inspected else ""
         return {
-            "state": STATE_CODES[state],
-            "reason": REASON_CODES[reason],
+            "state_word": STATE_CODES[state],
+            "reason_word": REASON_CODES[reason],
             "strips": self._strips,
             "rejects": self._rejects,
             "product": PRODUCTS[order % len(PRODUCTS)],

@@ -12,8 +12,8 @@ CNC_URI: Final = "urn:andon:sim:cnc"
 INSPECTION_URI: Final = "urn:andon:sim:inspection"
 
 CNC_NODES: Final = (
-    Node("state", "Machine.State", "Int32", "0 off, 1 running, 2 idle, 3 setup, 4 down, 5 maintenance"),
-    Node("reason", "Machine.Reason", "Int32", "Why the machine does not run, 0 = no reason given"),
+    Node("state_word", "Machine.State", "Int32", "0 off, 1 running, 2 idle, 3 setup, 4 down, 5 maintenance"),
+    Node("reason_word", "Machine.Reason", "Int32", "Why the machine does not run, 0 = no reason given"),
     Node("workpiece_lost", "Machine.WorkpieceLost", "Boolean", "The workpiece came loose in the vise"),
     Node("parts", "Parts.Total", "UInt32", "Parts that left the machine, good and bad"),
     Node("rejects", "Parts.Rejected", "UInt32", "Parts that were not finished or failed the visual inspection"),
@@ -51,8 +51,8 @@ INSPECTION_NODES: Final = (
 )
 
 PRESS_REGISTERS: Final = (
-    Register("state", 1, "holding", 0, "uint16"),
-    Register("reason", 1, "holding", 1, "uint16"),
+    Register("state_word", 1, "holding", 0, "uint16"),
+    Register("reason_word", 1, "holding", 1, "uint16"),
     Register("motor_on", 1, "holding", 2, "bool", bit=0),
     Register("guard_closed", 1, "holding", 2, "bool", bit=1),
     Register("lubrication_ok", 1, "holding", 2, "bool", bit=2),
@@ -69,8 +69,8 @@ STRIP_PLC, STRIP_METER = 1, 2
 """Unit ids behind the strip line's Modbus server."""
 
 STRIP_REGISTERS: Final = (
-    Register("state", STRIP_PLC, "holding", 0, "uint16"),
-    Register("reason", STRIP_PLC, "holding", 1, "uint16"),
+    Register("state_word", STRIP_PLC, "holding", 0, "uint16"),
+    Register("reason_word", STRIP_PLC, "holding", 1, "uint16"),
     Register("strips", STRIP_PLC, "holding", 4, "uint32"),
     Register("rejects", STRIP_PLC, "holding", 6, "uint32"),
     Register("product", STRIP_PLC, "holding", 10, "string:16"),

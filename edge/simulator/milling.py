@@ -126,8 +126,8 @@ class MillingCell:
         shown: dict[str, Value] = {name: row[name] for name in self._columns}
         shown["line"] = int(row["line"])
         shown.update(
-            state=STATE_CODES[state],
-            reason=REASON_CODES[reason],
+            state_word=STATE_CODES[state],
+            reason_word=REASON_CODES[reason],
             parts=self._parts,
             rejects=self._rejects,
             program=f"{product}.NC",

@@ -118,8 +118,8 @@ class PressLine:
         running = state is MachineState.RUNNING
         order = self._made // STROKES_PER_ORDER
         return {
-            "state": PRESS_STATE_CODES[state],
-            "reason": REASON_CODES[reason],
+            "state_word": PRESS_STATE_CODES[state],
+            "reason_word": REASON_CODES[reason],
             "strokes": self._strokes,
             "rejects": self._rejects,
             "bearing_temperature": self._temperature[self.sample].item(),

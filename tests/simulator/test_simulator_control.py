@@ -24,9 +24,9 @@ async def test_a_fault_from_outside_reaches_the_machine():
     async with plant_and_options() as (plant, options):
         sentence = await send_fault(options, "stop", machine="press", reason="no_material")
         assert "no_material" in sentence
-        assert plant.machines["press"].values()["reason"] == 5
+        assert plant.machines["press"].values()["reason_word"] == 5
         await send_fault(options, "start", machine="press")
-        assert plant.machines["press"].values()["reason"] == 0
+        assert plant.machines["press"].values()["reason_word"] == 0
         listed = json.loads(await send_fault(options, "list"))
         assert "bearing_temperature" in listed["press"]
 
@@ -60,7 +60,7 @@ async def test_a_line_that_is_no_request_closes_the_connection(line):
                 assert await reader.read() == b""
         writer.close()
         assert await send_fault(options, "list")
-        assert plant.machines["press"].values()["reason"] == 0
+        assert plant.machines["press"].values()["reason_word"] == 0
 
 
 async def test_connections_are_bounded():

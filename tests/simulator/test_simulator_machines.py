@@ -63,20 +63,20 @@ def test_the_mill_shows_real_rows_also_while_it_stands():
 def test_a_part_that_came_loose_stops_the_mill_with_a_breakdown():
     machine = cnc()
     values, _ = until(machine, lambda v: v["workpiece_lost"])
-    assert values["state"] == STATE_CODES[MachineState.DOWN]
-    assert values["reason"] == REASON_CODES[DowntimeReason.BREAKDOWN]
+    assert values["state_word"] == STATE_CODES[MachineState.DOWN]
+    assert values["reason_word"] == REASON_CODES[DowntimeReason.BREAKDOWN]
     assert values["rejects"] == 1
     assert machine.run == 4
     values, _ = until(machine, lambda v: not v["workpiece_lost"])
-    assert values["state"] == STATE_CODES[MachineState.RUNNING]
+    assert values["state_word"] == STATE_CODES[MachineState.RUNNING]
 
 
 def test_a_change_of_product_is_a_changeover_and_a_new_order():
     machine = cnc()
     before = machine.values()
-    values, _ = until(machine, lambda v: v["reason"] == REASON_CODES[DowntimeReason.CHANGEOVER])
-    assert values["state"] == STATE_CODES[MachineState.SETUP]
-    after, _ = until(machine, lambda v: v["state"] == STATE_CODES[MachineState.RUNNING])
+    values, _ = until(machine, lambda v: v["reason_word"] == REASON_CODES[DowntimeReason.CHANGEOVER])
+    assert values["state_word"] == STATE_CODES[MachineState.SETUP]
+    after, _ = until(machine, lambda v: v["state_word"] == STATE_CODES[MachineState.RUNNING])
     assert (before["product"], after["product"]) == ("S-BLOCK-F06", "S-BLOCK-F20")
     assert before["order"] != after["order"]
 
@@ -103,7 +103,7 @@ def test_a_stopped_machine_counts_nothing_and_goes_on_after_start(make, counter)
     machine.advance(100.0)
     stopped = machine.values()
     assert stopped[counter] == values[counter]
-    assert stopped["reason"] == REASON_CODES[DowntimeReason.NO_OPERATOR]
+    assert stopped["reason_word"] == REASON_CODES[DowntimeReason.NO_OPERATOR]
     machine.start()
     until(machine, lambda v: v[counter] > values[counter])
 
@@ -122,12 +122,12 @@ def test_every_counter_can_be_reset_and_counts_on(make):
 
 def test_the_press_breaks_down_within_minutes_and_stands_while_the_bearing_is_cold():
     machine = press()
-    values, seconds = until(machine, lambda v: v["state"] == PRESS_STATE_CODES[MachineState.DOWN], 0.25)
+    values, seconds = until(machine, lambda v: v["state_word"] == PRESS_STATE_CODES[MachineState.DOWN], 0.25)
     assert 60 <= seconds <= 180
     assert values["bearing_temperature"] < 60
-    assert values["reason"] == REASON_CODES[DowntimeReason.BREAKDOWN]
+    assert values["reason_word"] == REASON_CODES[DowntimeReason.BREAKDOWN]
     strokes = values["strokes"]
-    while values["state"] == PRESS_STATE_CODES[MachineState.DOWN]:
+    while values["state_word"] == PRESS_STATE_CODES[MachineState.DOWN]:
         assert values["strokes"] == strokes
         assert values["bearing_temperature"] < 68
         machine.advance(0.25)
@@ -141,10 +141,10 @@ def test_a_round_of_the_press_has_the_three_failures_and_the_planned_shutdown():
     for _ in range(BEARING.rows):
         machine.advance(1 / SAMPLES_PER_S)
         values = machine.values()
-        if values["state"] in (PRESS_STATE_CODES[MachineState.DOWN], PRESS_STATE_CODES[MachineState.MAINTENANCE]):
+        if values["state_word"] in (PRESS_STATE_CODES[MachineState.DOWN], PRESS_STATE_CODES[MachineState.MAINTENANCE]):
             segment = int(BEARING.numbers("segment")[machine.sample])
-            if (segment, values["reason"]) not in seen:
-                seen.append((segment, values["reason"]))
+            if (segment, values["reason_word"]) not in seen:
+                seen.append((segment, values["reason_word"]))
     broken, planned = REASON_CODES[DowntimeReason.BREAKDOWN], REASON_CODES[DowntimeReason.PLANNED_MAINTENANCE]
     assert seen == [(2, broken), (3, broken), (4, broken), (1, planned)]
 
@@ -152,7 +152,7 @@ def test_a_round_of_the_press_has_the_three_failures_and_the_planned_shutdown():
 def test_the_vibration_of_the_press_passes_ten_before_it_stands():
     machine = press()
     vibrations = []
-    while machine.values()["state"] != PRESS_STATE_CODES[MachineState.DOWN]:
+    while machine.values()["state_word"] != PRESS_STATE_CODES[MachineState.DOWN]:
         vibrations.append(machine.values()["vibration"])
         machine.advance(0.25)
     assert max(vibrations) > 10
@@ -176,7 +176,7 @@ def test_the_strip_line_follows_the_electricity_of_the_plant():
         used_kwh += usage[machine.sample] if usage[machine.sample] >= 10 else 0.0
         values = machine.values()
         assert values["power"] == usage[machine.sample] * 4
-        running = values["state"] == STATE_CODES[MachineState.RUNNING]
+        running = values["state_word"] == STATE_CODES[MachineState.RUNNING]
         assert running == (usage[machine.sample] >= 10)
         machine.advance(2.0)
     assert machine.values()["strips"] == int(used_kwh / KWH_PER_STRIP + 1e-9)

@@ -77,7 +77,7 @@ async def test_the_press_serves_the_recording_and_its_counters(plant, client):
     assert await inputs(client, 0, 2, TYPES.FLOAT32) == pytest.approx(bearing[plant.machines["press"].sample], rel=1e-6)
     assert await inputs(client, 2, 1, TYPES.UINT16) == round(values["vibration"] * 100)
     assert await inputs(client, 3, 1, TYPES.INT16) == round(values["pressure"] * 10)
-    assert await holding(client, 0, 1, TYPES.UINT16) == values["state"]
+    assert await holding(client, 0, 1, TYPES.UINT16) == values["state_word"]
     assert values["strokes"] > 10
     assert await holding(client, 4, 2, TYPES.UINT32, order="little") == values["strokes"]
     assert await holding(client, 6, 2, TYPES.UINT32, order="little") == values["rejects"]
@@ -92,7 +92,7 @@ async def test_meter_and_plc_of_the_strip_line_answer_under_their_own_unit_ids(p
     await plant.step(1.0)
     values = plant.machines["strip"].values()
     async with visit(plant, "strip") as client:
-        assert await holding(client, 0, 1, TYPES.UINT16) == values["state"]
+        assert await holding(client, 0, 1, TYPES.UINT16) == values["state_word"]
         assert await holding(client, 4, 2, TYPES.UINT32) == values["strips"]
         assert await inputs(client, 0, 2, TYPES.FLOAT32, unit=2) == pytest.approx(values["power"], rel=1e-6)
         factor = await inputs(client, 6, 1, TYPES.UINT16, unit=2)
@@ -112,8 +112,8 @@ async def test_mbpoll_reads_what_the_press_shows(plant):
     shown = await mbpoll(plant.ports["press"], "-t", "3:float", "-B", "-r", "0")
     assert float(shown[0]) == pytest.approx(values["bearing_temperature"], rel=1e-5)
     assert await mbpoll(plant.ports["press"], "-t", "4", "-r", "0", "-c", "2") == [
-        str(values["state"]),
-        str(values["reason"]),
+        str(values["state_word"]),
+        str(values["reason_word"]),
     ]
     assert await mbpoll(plant.ports["press"], "-t", "4:int", "-r", "4") == [str(values["strokes"])]
     assert await mbpoll(plant.ports["press"], "-t", "3", "-r", "3") == [str(round(values["pressure"] * 10))]
@@ -158,13 +158,13 @@ async def test_cut_closes_every_connection_and_restore_opens_the_same_port(plant
         await plant.fault("restore", plc="press")
         assert plant.ports["press"] == port
     async with visit(plant) as again:
-        assert await holding(again, 0, 1, TYPES.UINT16) == plant.machines["press"].values()["state"]
+        assert await holding(again, 0, 1, TYPES.UINT16) == plant.machines["press"].values()["state_word"]
 
 
 async def test_cut_of_one_plc_leaves_the_other_alone(plant):
     await plant.fault("cut", plc="press")
     async with visit(plant, "strip") as client:
-        assert await holding(client, 0, 1, TYPES.UINT16) == plant.machines["strip"].values()["state"]
+        assert await holding(client, 0, 1, TYPES.UINT16) == plant.machines["strip"].values()["state_word"]
 
 
 async def test_a_frozen_register_stays_while_others_move(plant, client):

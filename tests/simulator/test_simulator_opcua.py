@@ -112,7 +112,7 @@ async def test_stop_shows_state_and_reason_and_start_goes_on(plant, client):
     await plant.fault("stop", machine="cnc", reason="no_operator")
     parts = await value(client, "parts")
     await plant.step(120.0)
-    assert (await value(client, "state"), await value(client, "reason")) == (2, 4)
+    assert (await value(client, "state_word"), await value(client, "reason_word")) == (2, 4)
     assert await value(client, "parts") == parts
     await plant.fault("start", machine="cnc")
     await plant.step(60.0)
@@ -132,7 +132,7 @@ async def test_cut_closes_the_connection_and_the_port_until_restored(plant):
         await plant.fault("restore", plc="cnc")
         assert plant.ports["cnc"] == port
         async with visit(plant) as again:
-            assert await value(again, "state") == plant.machines["cnc"].values()["state"]
+            assert await value(again, "state_word") == plant.machines["cnc"].values()["state_word"]
         # The first client only finds out on leaving that its connection is gone.
         stack.pop_all()
         with contextlib.suppress(ConnectionError, ua.UaError, TimeoutError):
@@ -179,10 +179,10 @@ async def test_reset_sets_a_counter_to_zero(plant, client):
 
 async def test_set_overrides_a_value_in_the_type_of_the_node(plant, client):
     await plant.fault("set", value="cnc.spindle_power", to="9.5")
-    await plant.fault("set", value="cnc.state", to=4)
+    await plant.fault("set", value="cnc.state_word", to=4)
     await plant.step(0.5)
     assert await value(client, "spindle_power") == 9.5
-    assert await value(client, "state") == 4
+    assert await value(client, "state_word") == 4
     with pytest.raises(Refused, match="is no float"):
         await plant.fault("set", value="cnc.spindle_power", to="hot")
     await plant.fault("unset", value="cnc.spindle_power")
@@ -208,7 +208,7 @@ async def test_restart_without_a_node_leaves_the_others_and_ends_the_session(pla
     async with visit(plant) as old:
         await plant.fault("restart", plc="cnc", without=["spindle_power"])
         with pytest.raises((ConnectionError, ua.UaError, TimeoutError)):
-            await value(old, "state")
+            await value(old, "state_word")
     async with visit(plant) as client:
         with pytest.raises(ua.UaStatusCodeError) as caught:
             await value(client, "spindle_power")
