@@ -4,6 +4,7 @@ import asyncio
 import csv
 import json
 import sys
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -98,7 +99,9 @@ def check(folder: Path | None, *, as_json: bool) -> None:
         _print_problems(errors)
         _print_problems(warnings, "yellow")
         if errors:
-            click.secho(f"{len(errors)} mistake{'s' if len(errors) > 1 else ''}; nothing was started", bold=True, err=True)
+            click.secho(
+                f"{len(errors)} mistake{'s' if len(errors) > 1 else ''}; nothing was started", bold=True, err=True
+            )
         else:
             click.echo(f"{summary}: no mistake" + (f", {len(warnings)} warnings" if warnings else ""))
     if errors:
@@ -138,9 +141,14 @@ def simulate(speed: float | None) -> None:
     from edge.simulator.plant import SimulatorOptions
     from edge.simulator.plant import run as run_plant
 
+    def tell(ports: Mapping[str, int]) -> None:
+        listed = ", ".join(f"{name} on port {port}" for name, port in ports.items())
+        click.echo(f"the simulated plant runs on {options.host}: {listed}", nl=True)
+        sys.stdout.flush()
+
     options = SimulatorOptions() if speed is None else SimulatorOptions(speed=speed)
     try:
-        asyncio.run(run_plant(options))
+        asyncio.run(run_plant(options, started=tell))
     except KeyboardInterrupt:
         return
     except AndonError as error:
@@ -162,7 +170,7 @@ def fault(name: str, arguments: tuple[str, ...]) -> None:
         answer = asyncio.run(send_fault(SimulatorOptions(), name, **pairs))
     except AndonError as error:
         raise _fail(error) from error
-    click.echo(json.dumps(answer, indent=1) if isinstance(answer, dict) else str(answer))
+    click.echo(answer)
 
 
 def _pair(argument: str) -> tuple[str, Any]:
@@ -199,7 +207,7 @@ def status(folder: Path | None, *, as_json: bool) -> None:
 @click.option("--format", "form", type=click.Choice(["table", "csv", "json"]), default="table")
 @click.option("--rows", "rows_max", type=int, default=1000, show_default=True, help="Most rows to show.")
 def sql(folder: Path | None, statement: str, form: str, rows_max: int) -> None:
-    """Ask the ring and the journal: readings, tags, events, alarms, oee, ledger. Read-only, also while the gateway runs."""
+    """Ask ring and journal: readings, tags, events, alarms, oee, ledger. Read-only; works while the gateway runs."""
     from edge.control import Control
 
     try:
@@ -244,7 +252,7 @@ def _print_rows(result: "QueryResult", form: str) -> None:
 
 
 def _moment(text: str) -> int:
-    """Parse `2026-11-20T06:00`, with or without offset (local time if none), `now`, or `-2h`, `-30m`, `-1d` from now."""
+    """Parse `2026-11-20T06:00` (local time if it has no offset), `now`, or `-2h`, `-30m`, `-1d` from now."""
     now = datetime.now(UTC)
     if text == "now":
         return int(now.timestamp()) * NS_PER_S
@@ -325,3 +333,7 @@ def reload(folder: Path | None) -> None:
     except AndonError as error:
         raise _fail(error) from error
     click.echo(outcome.sentence)
+
+
+if __name__ == "__main__":
+    main()

@@ -6,6 +6,7 @@ import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from edge.errors import Problem
 
@@ -28,7 +29,9 @@ def read_csv(path: Path, columns: Sequence[str], required: Sequence[str], proble
     try:
         text = path.read_bytes().decode("utf-8-sig")
     except OSError as error:
-        problems.append(Problem(str(path), 0, f"cannot be read: {error.strerror}", "check the path and its permissions"))
+        problems.append(
+            Problem(str(path), 0, f"cannot be read: {error.strerror}", "check the path and its permissions")
+        )
         return []
     except UnicodeDecodeError:
         problems.append(Problem(str(path), 0, "is not UTF-8", "export it again as UTF-8"))
@@ -50,7 +53,7 @@ def read_csv(path: Path, columns: Sequence[str], required: Sequence[str], proble
 
 def _rows(
     path: Path,
-    reader: "csv._reader",
+    reader: Any,
     columns: Sequence[str],
     required: Sequence[str],
     problems: list[Problem],
@@ -92,8 +95,7 @@ def _check_header(
             near = difflib.get_close_matches(name, columns, 1)
             hint = f"did you mean {near[0]!r}?" if near else f"known columns: {', '.join(columns)}"
             problems.append(Problem(str(path), line, f"unknown column {name!r}", hint))
-    for name in required:
-        if name not in header:
-            problems.append(Problem(str(path), line, f"column {name!r} is missing"))
-    for name in sorted({n for n in header if n and header.count(n) > 1}):
-        problems.append(Problem(str(path), line, f"column {name!r} stands twice"))
+    missing = [name for name in required if name not in header]
+    problems.extend(Problem(str(path), line, f"column {name!r} is missing") for name in missing)
+    twice = sorted({name for name in header if name and header.count(name) > 1})
+    problems.extend(Problem(str(path), line, f"column {name!r} stands twice") for name in twice)

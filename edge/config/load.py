@@ -1,8 +1,8 @@
 """Load a configuration folder: every mistake at once, each with file, line and what to do."""
 
 import difflib
+import inspect
 import re
-import types
 import typing
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -10,7 +10,9 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from edge.alarms import ALARM_COLUMNS, AlarmRule, parse_rule, rule_warnings
+from edge.alarms import COLUMNS as ALARM_COLUMNS
+from edge.alarms import AlarmRule, RuleFaults, parse_rule
+from edge.alarms import warnings as rule_warnings
 from edge.config.csv_file import Row, read_csv
 from edge.config.model import TAG_COLUMNS, Config, GatewayFile, TagRow
 from edge.config.points import check_points
@@ -21,6 +23,9 @@ from edge.production import ShiftsOptions, check_shifts, virtual_tags
 Model = TypeVar("Model", bound=BaseModel)
 
 GATEWAY_FILE = "gateway.toml"
+RELATIVE_TO_STATE = frozenset({"pki_dir"})
+MADE_BY_US = RELATIVE_TO_STATE
+"""Folders that the gateway makes when they are missing."""
 _TAG_NAME = re.compile(r"^[A-Za-z0-9_][A-Za-z0-9_.:-]{0,127}$")
 
 
@@ -33,16 +38,17 @@ def load(folder: Path) -> Config:
         # The other files can still be judged by themselves, under the names that this one would give them by default.
         _read_tags(folder / "tags.csv", problems)
         raise ConfigError(problems)
-    shifts_toml = read_toml(folder / file.files.shifts, problems)
+    file = _resolve(file, folder)
+    shifts_toml = read_toml(file.files.shifts, problems)
     shifts = _validate(ShiftsOptions, shifts_toml, problems) if shifts_toml else None
-    tags = _read_tags(folder / file.files.tags, problems)
-    rules = _read_rules(folder / file.files.alarms, problems)
+    tags = _read_tags(file.files.tags, problems)
+    rules = _read_rules(file.files.alarms, problems)
     warnings: list[Problem] = []
     _check_devices(toml, file, problems)
-    _check_tags(folder, file, tags, problems, warnings)
+    _check_tags(file, tags, problems, warnings)
     _check_machines(toml, file, tags, problems)
-    _check_rules(folder, file, tags, rules, problems, warnings)
-    _check_files(folder, toml, file, problems)
+    _check_rules(file, tags, rules, problems, warnings)
+    _check_files(toml, file, problems)
     if shifts and shifts_toml:
         problems.extend(Problem(str(shifts_toml.path), 0, what) for what in check_shifts(shifts, file.site.time_zone))
     if problems or shifts is None:
@@ -124,8 +130,8 @@ def _tag_of(model: type[BaseModel]) -> str | None:
 
 
 def _models_in(annotation: Any) -> list[type[BaseModel]]:
-    if isinstance(annotation, type) and not isinstance(annotation, types.GenericAlias):
-        return [annotation] if issubclass(annotation, BaseModel) else []
+    if inspect.isclass(annotation) and issubclass(annotation, BaseModel):
+        return [annotation]
     return [model for inner in typing.get_args(annotation) for model in _models_in(inner)]
 
 
@@ -196,8 +202,8 @@ def _read_rules(path: Path, problems: list[Problem]) -> list[tuple[int, AlarmRul
     for row in read_csv(path, ALARM_COLUMNS, ("alarm", "tag", "condition"), problems):
         try:
             rule = parse_rule(row.cells)
-        except ValueError as error:
-            problems.append(Problem(str(path), row.line, str(error)))
+        except RuleFaults as error:
+            problems.extend(Problem(str(path), row.line, fault) for fault in error.faults)
             continue
         if rule.name in first:
             problems.append(Problem(str(path), row.line, f"alarm {rule.name!r} is already in line {first[rule.name]}"))
@@ -217,10 +223,8 @@ def _check_devices(toml: TomlFile, file: GatewayFile, problems: list[Problem]) -
                 problems.append(Problem(str(toml.path), line, f"{section} {name!r} stands twice", "rename one"))
 
 
-def _check_tags(
-    folder: Path, file: GatewayFile, tags: list[TagRow], problems: list[Problem], warnings: list[Problem]
-) -> None:
-    path = str(folder / file.files.tags)
+def _check_tags(file: GatewayFile, tags: list[TagRow], problems: list[Problem], warnings: list[Problem]) -> None:
+    path = str(file.files.tags)
     devices = {device.name: device for device in file.device}
     virtual = {name for name, *_ in virtual_tags(file.machine)}
     for row in tags:
@@ -254,14 +258,13 @@ def _check_machines(toml: TomlFile, file: GatewayFile, tags: list[TagRow], probl
 
 
 def _check_rules(
-    folder: Path,
     file: GatewayFile,
     tags: list[TagRow],
     rules: list[tuple[int, AlarmRule]],
     problems: list[Problem],
     warnings: list[Problem],
 ) -> None:
-    path = str(folder / file.files.alarms)
+    path = str(file.files.alarms)
     names = {row.tag for row in tags} | {name for name, *_ in virtual_tags(file.machine)}
     for line, rule in rules:
         for tag in rule.tags():
@@ -272,19 +275,30 @@ def _check_rules(
         warnings.extend(Problem(path, line, f"alarm {rule.name!r}: {what}") for what in rule_warnings(rule))
 
 
-def _check_files(folder: Path, toml: TomlFile, file: GatewayFile, problems: list[Problem]) -> None:
-    """Every file that an option names must be readable: certificates, keys, passwords."""
+def _check_files(toml: TomlFile, file: GatewayFile, problems: list[Problem]) -> None:
+    """Every file that an option names must be readable: certificates, keys, passwords, recordings."""
     sections: list[tuple[Key, BaseModel]] = [(("mqtt",), file.mqtt)]
     sections += [(("device", i), device) for i, device in enumerate(file.device)]
     for key, options in sections:
-        for field in type(options).model_fields:
-            value = getattr(options, field)
-            if not field.endswith("_file") or value is None:
+        for name, value in options:
+            if not isinstance(value, Path) or name in MADE_BY_US:
                 continue
-            path = folder / value
             try:
-                with path.open("rb"):
+                with value.open("rb"):
                     pass
             except OSError as error:
-                what = f"{'.'.join(str(part) for part in (key[0], field))}: {path} cannot be read: {error.strerror}"
-                problems.append(Problem(str(toml.path), toml.line((*key, field)), what, "check path and permissions"))
+                what = f"{key[0]}.{name}: {value} cannot be read: {error.strerror}"
+                problems.append(Problem(str(toml.path), toml.line((*key, name)), what, "check path and permissions"))
+
+
+def _resolve(options: Model, folder: Path) -> Model:
+    """Return the options with every relative path made one below `folder`, sections within sections too."""
+    changes: dict[str, Any] = {}
+    for name, value in options:
+        if isinstance(value, Path) and name not in RELATIVE_TO_STATE:
+            changes[name] = folder / value
+        elif isinstance(value, BaseModel):
+            changes[name] = _resolve(value, folder)
+        elif isinstance(value, tuple) and value and isinstance(value[0], BaseModel):
+            changes[name] = tuple(_resolve(item, folder) for item in value)
+    return options.model_copy(update=changes)

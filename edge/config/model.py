@@ -13,13 +13,13 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from edge.alarms import AlarmOptions, AlarmRule
 from edge.errors import Problem
-from edge.outlets import MqttOptions
+from edge.outlets.options import MqttOptions
 from edge.production import MachineOptions, ShiftsOptions
 from edge.sources.modbus import ModbusOptions
 from edge.sources.opcua import OpcuaOptions
 from edge.sources.replay import ReplayOptions
-from edge.store import StorageOptions
-from edge.web import WebOptions
+from edge.store.options import StorageOptions
+from edge.web.options import WebOptions
 
 _LEVEL_NAME = re.compile(r"^[^/+#\s\x00]+$")
 
@@ -136,7 +136,7 @@ class Config:
 
     @property
     def state_dir(self) -> Path:
-        return self.folder / self.file.gateway.state_dir
+        return self.file.gateway.state_dir
 
     def rows_of(self, device: str) -> tuple[TagRow, ...]:
         return tuple(row for row in self.tags if row.device == device)

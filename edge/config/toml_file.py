@@ -1,24 +1,21 @@
 """TOML with line numbers: what `tomllib` reads, plus where each key stands, so that an error can name the line."""
 
 import re
-import sys
+import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from edge.errors import Problem
 
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
-
 FILE_BYTES_MAX = 16 * 1024 * 1024
 
 Key = tuple[str | int, ...]
 
 _HEADER = re.compile(r"^\s*\[(\[)?\s*([^\]#]+?)\s*\]")
-_ASSIGNMENT = re.compile(r"""^\s*((?:[A-Za-z0-9_-]+|"[^"]*"|'[^']*')(?:\s*\.\s*(?:[A-Za-z0-9_-]+|"[^"]*"|'[^']*'))*)\s*=""")
+_ASSIGNMENT = re.compile(
+    r"""^\s*((?:[A-Za-z0-9_-]+|"[^"]*"|'[^']*')(?:\s*\.\s*(?:[A-Za-z0-9_-]+|"[^"]*"|'[^']*'))*)\s*="""
+)
 _PART = re.compile(r"""[A-Za-z0-9_-]+|"[^"]*"|'[^']*'""")
 
 
@@ -48,7 +45,9 @@ def read_toml(path: Path, problems: list[Problem]) -> TomlFile | None:
             return None
         text = raw.decode()
     except OSError as error:
-        problems.append(Problem(str(path), 0, f"cannot be read: {error.strerror}", "check the path and its permissions"))
+        problems.append(
+            Problem(str(path), 0, f"cannot be read: {error.strerror}", "check the path and its permissions")
+        )
         return None
     except UnicodeDecodeError as error:
         line = raw[: error.start].count(b"\n") + 1

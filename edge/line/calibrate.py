@@ -32,13 +32,15 @@ class Calibration:
     value that has stood for long: stamped with the gateway's time, quality untouched.
     """
 
-    def __init__(self, table: TagTable, past_max_ns: int, future_max_ns: int) -> None:
+    def __init__(
+        self, table: TagTable, past_max_ns: int, future_max_ns: int, counts: CalibrationCounts | None = None
+    ) -> None:
         self._table = table
         self._past_max_ns = past_max_ns
         self._future_max_ns = future_max_ns
         self._scales = bool((table.scale != 1.0).any() or (table.offset != 0.0).any())
         self._bounds = bool((table.minimum != -np.inf).any() or (table.maximum != np.inf).any())
-        self.counts = CalibrationCounts()
+        self.counts = counts or CalibrationCounts()
 
     def apply(self, batch: Batch, now: Instant) -> Batch:
         """Return the calibrated batch: rows of unknown tags are left out and counted, no other row is lost."""

@@ -3,6 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
+from edge.line.columns import grown
 from plant.batch import Batch
 from plant.tags import TagTable
 
@@ -23,6 +24,16 @@ class Deadband:
         self._quality = np.full(size, 255, np.uint8)  # 255 is no quality, so the first reading differs
         self._time: NDArray[np.int64] = np.zeros(size, np.int64)
         self._row: NDArray[np.int64] = np.zeros(size, np.int64)
+
+    def use(self, table: TagTable) -> None:
+        """Take another tag table; what was kept last of a tag stays, since its index does."""
+        size = max(table.size, len(self._value))
+        self._deadband = table.deadband
+        self._heartbeat = table.heartbeat_ns
+        self._value = grown(self._value, size, np.nan)
+        self._quality = grown(self._quality, size, 255)
+        self._time = grown(self._time, size, 0)
+        self._row = grown(self._row, size, 0)
 
     def apply(self, batch: Batch) -> Batch:
         """Return the kept rows in their order."""

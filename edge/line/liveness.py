@@ -5,6 +5,7 @@ from collections.abc import Iterable
 import numpy as np
 from numpy.typing import NDArray
 
+from edge.line.columns import grown
 from edge.tick import Condition
 from plant.batch import BAD, Batch
 from plant.instant import NS_PER_S, Instant
@@ -12,6 +13,10 @@ from plant.tags import TagTable
 
 LOOK_PERIOD_NS = NS_PER_S
 NAMED_MAX = 20
+
+
+def _device_tags(table: TagTable) -> NDArray[np.uint32]:
+    return np.array([tag.index for tag in table.tags if not tag.virtual], np.uint32)
 
 
 class Liveness:
@@ -29,12 +34,25 @@ class Liveness:
         self.time: NDArray[np.int64] = np.zeros(table.size, np.int64)
         self.quality = np.zeros(table.size, np.uint8)
         self.arrived: NDArray[np.int64] = np.zeros(table.size, np.int64)
+        self.device_tags: NDArray[np.uint32] = _device_tags(table)
         self._watched = np.flatnonzero(table.stale_after_ns > 0)
         self._limit = table.stale_after_ns[self._watched]
         self._started = started.monotonic
         self._next_look = started.monotonic + LOOK_PERIOD_NS
         self._down: set[str] = set()
         self._silent: dict[str, frozenset[str]] = {}
+
+    def use(self, table: TagTable) -> None:
+        """Take another tag table; what is known of a tag stays, since its index does."""
+        size = max(table.size, len(self.value))
+        self._table = table
+        self.value = grown(self.value, size, np.nan)
+        self.time = grown(self.time, size, 0)
+        self.quality = grown(self.quality, size, 0)
+        self.arrived = grown(self.arrived, size, 0)
+        self.device_tags = _device_tags(table)
+        self._watched = np.flatnonzero(table.stale_after_ns > 0)
+        self._limit = table.stale_after_ns[self._watched]
 
     def note(self, batch: Batch, now: Instant) -> None:
         """Take a batch into the table; a BAD reading changes quality and time but is no sign of life."""
@@ -47,9 +65,11 @@ class Liveness:
 
     def alive(self, now: Instant) -> NDArray[np.bool_]:
         """Return per tag index: it has a value that is not BAD and is not silent."""
-        age = now.monotonic - self.arrived
+        size = self._table.size
+        arrived, quality = self.arrived[:size], self.quality[:size]
+        age = now.monotonic - arrived
         fresh = (self._table.stale_after_ns == 0) | (age <= self._table.stale_after_ns)
-        alive: NDArray[np.bool_] = self._table.known & (self.arrived > 0) & fresh & (self.quality != BAD)
+        alive: NDArray[np.bool_] = self._table.known & (arrived > 0) & fresh & (quality != BAD)
         return alive
 
     def device(self, condition: Condition) -> None:

@@ -56,6 +56,14 @@ class Line:
         self.readings = 0
         self.steps = 0
 
+    def use(self, table: TagTable, production: Production) -> None:
+        """Go on with another tag table and production between two steps; what is known of each tag stays."""
+        self._derivations = (*(d for d in self._derivations if d is not self._production), production)
+        self._production = production
+        self.calibration = Calibration(table, PAST_MAX_NS, FUTURE_MAX_NS, self.calibration.counts)
+        self.deadband.use(table)
+        self.liveness.use(table)
+
     def step(self, readings: Batch, signals: Sequence[Signal], now: Instant) -> Tick:
         """Take all that has arrived and return what follows from it.
 

@@ -10,7 +10,7 @@ import functools
 import json
 import logging
 import random
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -280,12 +280,17 @@ class Plant:
                 raise Refused(f"{plc.name} has no value {name!r}; it has {', '.join(plc.names)}")
 
 
-async def run(options: SimulatorOptions) -> None:
-    """Run the plant until cancelled. Raises ConfigError or Unreachable at the start."""
+async def run(options: SimulatorOptions, started: Callable[[Mapping[str, int]], None] | None = None) -> None:
+    """Run the plant until cancelled. started: told the ports once all servers listen.
+
+    Raises ConfigError or Unreachable at the start.
+    """
     for library in ("asyncua", "pymodbus"):
         # Both log every client that goes away as an error; here that is the point.
         logging.getLogger(library).setLevel(logging.CRITICAL)
-    async with Plant(options):
+    async with Plant(options) as plant:
+        if started is not None:
+            started(plant.ports)
         await asyncio.Event().wait()
 
 

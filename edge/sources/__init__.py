@@ -23,8 +23,10 @@ class Source(Protocol):
 
     name: str
     tags: NDArray[np.uint32]
-    problems: Mapping[int, str]
     lost: int
+
+    @property
+    def problems(self) -> Mapping[int, str]: ...
 
     async def connect(self) -> None:
         """Open the connection and set up everything. Raises Unreachable or Refused."""

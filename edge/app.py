@@ -1,0 +1,349 @@
+"""The composition root: builds the gateway from a configuration, runs it, changes it, and ends it.
+
+This is the diagram in code: devices -> inbox -> line -> outlets and store. Nothing else knows all parts.
+"""
+
+import asyncio
+import contextlib
+import gc
+import logging
+import os
+import secrets
+import signal
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+import structlog
+
+from edge import clock, systemd
+from edge.alarms import Alarms
+from edge.config import Config, is_text, load
+from edge.devices import Devices
+from edge.errors import AndonError, ConfigError
+from edge.line import Inbox, Line
+from edge.outlets.mqtt import MqttOutlet
+from edge.production import Production, calendar_of, virtual_tags
+from edge.snapshot import Face
+from edge.store import CommitReport, Store, TagDescription
+from edge.terminal import watch as watch_terminal
+from edge.tick import Occurred, Tick
+from edge.web.gateway import Reloaded
+from edge.web.server import Web
+from plant.batch import concat
+from plant.events import AlarmTransition, EventIds, GatewayEvent
+from plant.instant import NS_PER_S
+from plant.tags import Tag, TagTable
+from plant.texts import Texts
+
+WAKE_S = 0.1
+"""The line wakes at least this often, for delays, shelves and staleness."""
+SWITCH_INTERVAL_S = 0.0005
+"""Python's default of 5 ms would let any other thread hold the loop for that long."""
+COUNTERS_KEY = "production.counters"
+COUNTERS_PERIOD_NS = NS_PER_S
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger("andon")
+
+
+def tag_descriptions(config: Config) -> list[TagDescription]:
+    """Return every tag that the configuration asks for, measured and virtual."""
+    described = [
+        TagDescription(
+            name=row.tag,
+            asset=row.asset or _asset_of(config, row.device),
+            device=row.device,
+            unit=row.unit,
+            description=row.description,
+        )
+        for row in config.tags
+    ]
+    described += [
+        TagDescription(name=name, asset=asset, unit=unit, description=description)
+        for name, asset, unit, description in virtual_tags(config.file.machine)
+    ]
+    return described
+
+
+def _asset_of(config: Config, device: str) -> str:
+    return next((options.asset for options in config.file.device if options.name == device), "")
+
+
+def make_table(config: Config, index: dict[str, int]) -> TagTable:
+    """Build the tag table: measured tags from tags.csv, virtual ones from the machines."""
+    measured = (
+        Tag(
+            name=row.tag,
+            index=index[row.tag],
+            asset=row.asset or _asset_of(config, row.device),
+            device=row.device,
+            unit=row.unit,
+            description=row.description,
+            scale=row.scale,
+            offset=row.offset,
+            minimum=row.minimum,
+            maximum=row.maximum,
+            deadband=row.deadband,
+            heartbeat_ns=int(row.heartbeat_s * NS_PER_S),
+            stale_after_ns=int(row.stale_after_s * NS_PER_S),
+            text=is_text(row),
+        )
+        for row in config.tags
+    )
+    virtual = (
+        Tag(name=name, index=index[name], asset=asset, unit=unit, description=description, virtual=True)
+        for name, asset, unit, description in virtual_tags(config.file.machine)
+    )
+    return TagTable((*measured, *virtual))
+
+
+class App:
+    """One running gateway. `run` ends when `stop` is set, or raises what ended it."""
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self.state_dir = config.state_dir
+        self.stop = asyncio.Event()
+        self.ready = asyncio.Event()
+        self.inbox = Inbox(config.file.gateway.inbox_rows_max)
+        self.ids = EventIds(secrets.token_hex(4))
+        self.face = Face(self)
+        self.web = Web(self.face, config.file.web, self.state_dir)
+        self.store = Store(self.state_dir, config.file.storage)
+        self.texts: Texts
+        self.table: TagTable
+        self.alarms: Alarms
+        self.production: Production
+        self.line: Line
+        self.outlet: MqttOutlet
+        self.devices: Devices
+        self._changing = asyncio.Lock()
+        self._counters_due = 0
+
+    async def run(self) -> None:
+        """Open everything in order, run until stopped, close in reverse order."""
+        self.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.web.open()
+        try:
+            await self.store.start(on_commit=self._committed, on_condition=self.inbox.signal)
+            try:
+                await self._build()
+                await self._live()
+            finally:
+                await self.store.stop()
+        finally:
+            self.web.close()
+
+    async def _build(self) -> None:
+        """Continue where the journal says that the last run ended."""
+        index = await self.store.register_tags(tag_descriptions(self.config))
+        self.table = make_table(self.config, index)
+        self.texts = Texts(await self.store.texts())
+        now = clock.now()
+        file = self.config.file
+        self.alarms = Alarms(self.config.rules, self.table, self.ids, file.alarms)
+        self.alarms.restore(await self.store.alarms(), now)
+        self.production = await self._make_production(self.config, self.table)
+        self.line = Line(self.table, self.production, self.alarms, self.ids, now)
+        self.outlet = self._make_outlet()
+        self._occurred("started", version=self.face.version)
+
+    async def _make_production(self, config: Config, table: TagTable) -> Production:
+        calendar = calendar_of(config.shifts, config.file.site.time_zone)
+        production = Production(config.file.machine, table, calendar, self.texts, self.ids)
+        since = production.restore_since(clock.now())
+        events = await self.store.events(since)
+        production.restore(events, await self.store.get_state(COUNTERS_KEY) or {})
+        return production
+
+    def _make_outlet(self) -> MqttOutlet:
+        site = self.config.file.site
+        return MqttOutlet(
+            self.config.file.mqtt,
+            enterprise=site.enterprise,
+            site=site.site,
+            gateway=self.config.file.gateway.name,
+            table=self.table,
+            texts=self.texts,
+            event_log=self.store,
+            alarms_snapshot=self._standing_alarms,
+            submit=self.inbox.signal,
+            version=self.face.version,
+        )
+
+    def _standing_alarms(self) -> Iterable[AlarmTransition]:
+        return self.alarms.snapshot(clock.now())
+
+    def _occurred(self, action: str, **detail: object) -> None:
+        now = clock.now().utc
+        self.inbox.signal(Occurred(event=GatewayEvent(id="", time=now, asset="", action=action, detail=detail)))
+
+    async def _live(self) -> None:
+        """Run every task; the first that fails ends the gateway (systemd restarts it, the ring resumes it)."""
+        async with asyncio.TaskGroup() as group:
+            outlet = group.create_task(self.outlet.run(), name="mqtt")
+            web = group.create_task(self.web.run(), name="web")
+            line = group.create_task(self._step_for_ever(), name="line")
+            watchdog = group.create_task(self._feed_watchdog(), name="watchdog")
+            self.devices = Devices(group, self.inbox, self.texts, self.state_dir)
+            await self.devices.use(self.config, {tag.name: tag.index for tag in self.table.tags})
+            gc.collect()
+            gc.freeze()  # what stands now stands for ever; the collector need not walk it again
+            systemd.ready(f"{len(self.config.file.device)} devices, {len(self.table)} tags")
+            self.ready.set()
+            await self.stop.wait()
+            systemd.stopping()
+            await self.devices.stop()
+            self._occurred("stopped")
+            self._step()
+            for task in (watchdog, line, outlet, web):
+                task.cancel()
+
+    async def _step_for_ever(self) -> None:
+        while True:
+            await self.inbox.wait(WAKE_S)
+            async with self._changing:
+                self._step()
+            # One turn of the loop for the sockets, however fast the readings come.
+            await asyncio.sleep(0)
+
+    def _step(self) -> Tick:
+        batches, signals = self.inbox.take()
+        now = clock.now()
+        tick = self.line.step(concat(batches), signals, now)
+        self.outlet.offer(tick)
+        if now.monotonic >= self._counters_due:
+            self._counters_due = now.monotonic + COUNTERS_PERIOD_NS
+            self.store.put_state(COUNTERS_KEY, self.production.counters())
+        self.store.offer(tick, self.texts.take_fresh())
+        self.face.note(tick, (clock.now().monotonic - now.monotonic) / NS_PER_S)
+        return tick
+
+    def _committed(self, report: CommitReport) -> None:
+        self.face.commits.observe(report.seconds)
+        self.outlet.committed(report.events)
+
+    async def _feed_watchdog(self) -> None:
+        """Tell systemd that the line steps and the store commits; measure how late the loop runs."""
+        period_s = systemd.watchdog_period_s()
+        loop = asyncio.get_running_loop()
+        while True:
+            due = loop.time() + (period_s or 1.0)
+            before = self.line.steps
+            await asyncio.sleep(period_s or 1.0)
+            self.face.loop_lag_s = max(0.0, loop.time() - due)
+            if self.line.steps > before and self.store.beats():
+                systemd.watchdog()
+
+    async def reload(self) -> Reloaded:
+        """Read the configuration again and change only what differs. Raises ConfigError, and then nothing changed."""
+        try:
+            config = await asyncio.to_thread(load, self.config.folder)
+        except ConfigError as error:
+            first = error.problems[0]
+            log.warning("configuration refused, the old one stays", problems=[str(p) for p in error.problems])
+            self._occurred("reload_refused", problem=str(first), problems=len(error.problems))
+            raise
+        async with self._changing:
+            changed = await self._change(config)
+        needs_restart = [
+            section
+            for section in ("site", "gateway", "storage", "web", "mqtt")
+            if getattr(config.file, section) != getattr(self.config.file, section)
+        ]
+        self.config = config
+        self._occurred("reloaded", changed=changed, needs_restart=needs_restart)
+        sentence = f"{len(changed)} changes: {', '.join(changed)}" if changed else "nothing changed"
+        if needs_restart:
+            sentence += f"; restart the gateway for [{'], ['.join(needs_restart)}]"
+        log.info("configuration read again", changed=changed, needs_restart=needs_restart)
+        return Reloaded(sentence, tuple(changed))
+
+    async def _change(self, config: Config) -> list[str]:
+        """Put a checked configuration in force between two steps."""
+        changed: list[str] = []
+        self._step()
+        index = await self.store.register_tags(tag_descriptions(config))
+        table = make_table(config, index)
+        machines = (config.file.machine, config.shifts) != (self.config.file.machine, self.config.shifts)
+        if machines:
+            changed.append("machines and shifts")
+        if table.tags != self.table.tags:
+            changed.append("tags")
+        if changed:
+            await self.store.flush()
+            self.production = await self._make_production(config, table)
+        if config.rules != self.config.rules:
+            changed.append("alarms")
+        self.table = table
+        self.alarms.replace_rules(config.rules, table)
+        self.line.use(table, self.production)
+        self.outlet.use(table)
+        changed += await self.devices.use(config, index)
+        return changed
+
+
+def configure_logging(level: str) -> None:
+    """JSON lines on stderr: systemd's journal, or wherever the service sends them."""
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            structlog.processors.JSONRenderer(),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, level.upper())),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=True,
+    )
+    # What libraries say below a warning is noise to a plant.
+    logging.basicConfig(
+        level=logging.WARNING, format='{"logger":"%(name)s","level":"%(levelname)s","event":"%(message)s"}'
+    )
+    logging.getLogger("asyncua").setLevel(logging.ERROR)
+
+
+async def serve(config: Config, *, watch: bool, ready: asyncio.Event | None = None) -> None:
+    """Run one gateway until SIGTERM or SIGINT; SIGHUP reads the configuration again."""
+    app = App(config)
+    loop = asyncio.get_running_loop()
+    reloads: set[asyncio.Task[None]] = set()
+
+    async def reload() -> None:
+        systemd.reloading()
+        with contextlib.suppress(AndonError):  # told in the log and as an event
+            await app.reload()
+        systemd.ready(f"{len(app.config.file.device)} devices, {len(app.table)} tags")
+
+    def on_hangup() -> None:
+        task = loop.create_task(reload())
+        reloads.add(task)
+        task.add_done_callback(reloads.discard)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, app.stop.set)
+    loop.add_signal_handler(signal.SIGHUP, on_hangup)
+    running = asyncio.create_task(app.run(), name="gateway")
+    await asyncio.wait([running, asyncio.create_task(app.ready.wait())], return_when=asyncio.FIRST_COMPLETED)
+    screen = None
+    if app.ready.is_set():
+        if ready is not None:
+            ready.set()
+        if watch:
+            screen = asyncio.create_task(watch_terminal(app.face.snapshot, url=app.web.url))
+    try:
+        await running
+    finally:
+        if screen is not None:
+            screen.cancel()
+            await asyncio.wait([screen])
+
+
+def run_gateway(folder: Path, *, watch: bool) -> None:
+    """Check the configuration and run the gateway. Raises ConfigError before anything is started."""
+    config = load(folder)
+    configure_logging(config.file.gateway.log_level)
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
+    os.umask(0o077)
+    asyncio.run(serve(config, watch=watch))
