@@ -215,9 +215,10 @@ class Link:
                     selector.modify(sock, interest)
                 ready = {key.fileobj for key, _ in selector.select(0 if _pending(sock) else WAKE_S)}
                 if self._wake_out in ready:
-                    self._woken = False
                     with contextlib.suppress(BlockingIOError):
                         self._wake_out.recv(4096)
+                    # In this order: a hand-over after this line wakes again, one before it is taken below.
+                    self._woken = False
                 if not self._move(client, readable=sock in ready or _pending(sock) > 0):
                     return
                 if not self._opened and _monotonic() > deadline:

@@ -1,0 +1,63 @@
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from edge.outlets.options import MqttOptions, is_loopback
+
+
+def test_a_password_travels_in_plaintext_only_to_this_machine(tmp_path: Path) -> None:
+    file = tmp_path / "password"
+    file.write_text("secret\n")
+    assert MqttOptions(user="u", password_file=file, host="127.0.0.1").password() == "secret"
+    assert MqttOptions(user="u", password_file=file, host="broker.plant", tls=True).password() == "secret"
+    assert MqttOptions(user="u", password_file=file, host="broker.plant", allow_plaintext=True).password() == "secret"
+    with pytest.raises(ValidationError, match=r"would travel readable to broker\.plant: set tls = true"):
+        MqttOptions(user="u", password_file=file, host="broker.plant")
+
+
+@pytest.mark.parametrize(
+    ("fields", "sentence"),
+    [
+        ({"tls": True, "certificate_file": "c"}, "belong together"),
+        ({"ca_file": "c"}, "need tls = true"),
+        ({"password_file": "p"}, "needs a user"),
+        ({"reconnect_delay_ms_min": 500, "reconnect_delay_ms_max": 100}, "is below"),
+        ({"prot": 1883}, "Extra inputs"),
+        ({"port": 0}, "greater than or equal to 1"),
+    ],
+)
+def test_contradictions_are_refused(fields: dict[str, object], sentence: str) -> None:
+    with pytest.raises(ValidationError, match=sentence):
+        MqttOptions.model_validate(fields)
+
+
+def test_files_that_cannot_be_used_are_named(tmp_path: Path) -> None:
+    broken = tmp_path / "broken.pem"
+    broken.write_text("no certificate")
+    options = MqttOptions(user="u", password_file=tmp_path / "missing", tls=True, ca_file=broken, host="broker.plant")
+    password, tls = options.problems()
+    assert "missing" in password
+    assert "broken.pem cannot be used" in tls
+    (tmp_path / "empty").write_text("\n")
+    assert "is empty" in MqttOptions(user="u", password_file=tmp_path / "empty").problems()[0]
+    assert MqttOptions().problems() == []
+
+
+def test_every_option_is_described() -> None:
+    assert all(field.description for field in MqttOptions.model_fields.values())
+
+
+@pytest.mark.parametrize(
+    ("host", "loopback"),
+    [
+        ("localhost", True),
+        ("127.0.0.9", True),
+        ("::1", True),
+        ("10.0.0.1", False),
+        ("broker", False),
+        ("0.0.0.0", False),
+    ],
+)
+def test_loopback_is_known_without_a_name_server(host: str, loopback: bool) -> None:
+    assert is_loopback(host) is loopback
