@@ -78,7 +78,11 @@ class _Cycle:
 
 
 class ModbusSource:
-    """See edge.sources.Source. `deadline_s` is how long a `read` can take at most when the device is at its slowest."""
+    """See edge.sources.Source. lost: readings of cycles that were skipped because the one before took too long, or the
+    gateway stood still.
+    """
+
+    lost_reason: Final = "overrun"
 
     def __init__(
         self,
@@ -176,8 +180,9 @@ class ModbusSource:
         for lane in group.lanes:
             again = lane.retries(now)
             cycle.work.extend((lane, block) for block in (*lane.blocks, *again))
-            waiting = [entry.block for entry in lane.quarantine.values() if entry.block not in again]
-            cycle.rows.extend(bad(block.tags, self._clock().utc) for block in waiting)
+            waiting = [entry.block.tags for entry in lane.quarantine.values() if entry.block not in again]
+            if waiting:
+                cycle.rows.append(bad(np.concatenate(waiting), self._clock().utc))
         workers = min(self._options.requests_in_flight, len(cycle.work))
         if workers <= 1:
             await self._ask_all(cycle, connection)

@@ -26,7 +26,11 @@ __all__ = ["ReplayOptions", "ReplayPoint", "ReplaySource"]
 
 
 class ReplaySource:
-    """See edge.sources.Source. folder: what a relative path is relative to. `ended`: the recording is over."""
+    """See edge.sources.Source. folder: what a relative path is relative to. `ended`: the recording is over.
+    lost: rows without a readable time.
+    """
+
+    lost_reason: Final = "no_time"
 
     deadline_s: Final = None
     """A recording may be silent for as long as the recorded device was."""

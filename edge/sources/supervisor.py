@@ -72,7 +72,8 @@ class Supervisor:
 
     tags: index -> name of every tag of the source. put: takes a batch, waits while the line is full. signal: takes a
     condition or an event, returns at once. deadline_s: a read that has not returned by then hangs;
-    connect_deadline_s: so does a connect. An empty batch is a sign of life like any other.
+    connect_deadline_s: so does a connect. lost_reason: what the ledger calls
+    readings that the source counts as lost. An empty batch is a sign of life like any other.
     """
 
     def __init__(
@@ -85,6 +86,7 @@ class Supervisor:
         asset: str = "",
         deadline_s: float | None = 60.0,
         connect_deadline_s: float = 60.0,
+        lost_reason: str = "queue_overflow",
         backoff: Backoff = Backoff(),
         clock: Callable[[], Instant] = edge_clock.now,
         chance: Callable[[], float] = _DICE.random,
@@ -96,6 +98,7 @@ class Supervisor:
         self._asset = asset
         self._deadline_s = deadline_s
         self._connect_deadline_s = connect_deadline_s
+        self._lost_reason = lost_reason
         self._backoff = backoff
         self._clock = clock
         self._chance = chance
@@ -277,7 +280,7 @@ class Supervisor:
         if count > 0 and told_at is not None and now.monotonic - told_at < LOST_REPORT_S * NS_PER_S:
             return
         if count > 0:
-            self._occurred(start=self._lost_from, end=now.utc, reason="queue_overflow", now=now, count=count)
+            self._occurred(start=self._lost_from, end=now.utc, reason=self._lost_reason, now=now, count=count)
             self._lost_told_at = now.monotonic
         self._lost_told = self._source.lost
         self._lost_from = now.utc

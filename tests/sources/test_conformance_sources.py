@@ -2,6 +2,9 @@
 
 import asyncio
 import contextlib
+import functools
+import queue
+import threading
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -89,8 +92,7 @@ async def modbus(folder: Path) -> AsyncIterator[Rig]:
         await wire.cut()
 
 
-@contextlib.asynccontextmanager
-async def opcua(folder: Path) -> AsyncIterator[Rig]:
+async def serve_opcua(started: "queue.SimpleQueue[int]", stop: threading.Event) -> None:
     server = Server()
     await server.init()
     server.set_endpoint("opc.tcp://127.0.0.1:0")
@@ -99,23 +101,52 @@ async def opcua(folder: Path) -> AsyncIterator[Rig]:
     for name, value in (("a", 30.0), ("b", 50.0), ("c", "run")):
         await server.nodes.objects.add_variable(ua.NodeId(name, index), name, value)
     async with server:
-        wire = Wire(server.bserver._server.sockets[0].getsockname()[1])
-        await wire.start()
-        options = OpcuaOptions(
-            name="cnc",
-            url=f"opc.tcp://127.0.0.1:{wire.port}",
-            keepalive_ms=100,
-            repeat_ms=100,
-            publishing_ms=50,
-            sampling_ms=50,
-            deadline_ms=500,
-        )
-        points = [
-            OpcuaPoint(tag=tag, node=f"nsu=urn:conformance;s={name}", text=name == "c")
-            for tag, name in zip(TAGS, "abc", strict=True)
-        ]
-        yield Rig(OpcuaSource(options, points, Texts()), wire)
-        await wire.cut()
+        started.put(server.bserver._server.sockets[0].getsockname()[1])
+        await asyncio.to_thread(stop.wait)
+
+
+@functools.cache
+def opcua_port() -> int:
+    """The port of one server for all tests: it takes longer to start than a test to run."""
+    started: queue.SimpleQueue[int] = queue.SimpleQueue()
+    stop = threading.Event()
+    thread = threading.Thread(target=lambda: asyncio.run(serve_opcua(started, stop)))
+    thread.start()
+    STOPS.extend((stop.set, thread.join))
+    return started.get(timeout=60)
+
+
+STOPS: list[Callable[[], None]] = []
+
+
+@pytest.fixture(scope="module", autouse=True)
+def servers_end():
+    yield
+    for stop in STOPS:
+        stop()
+    STOPS.clear()
+    opcua_port.cache_clear()
+
+
+@contextlib.asynccontextmanager
+async def opcua(folder: Path) -> AsyncIterator[Rig]:
+    wire = Wire(await asyncio.to_thread(opcua_port))
+    await wire.start()
+    options = OpcuaOptions(
+        name="cnc",
+        url=f"opc.tcp://127.0.0.1:{wire.port}",
+        keepalive_ms=100,
+        repeat_ms=100,
+        publishing_ms=50,
+        sampling_ms=50,
+        deadline_ms=500,
+    )
+    points = [
+        OpcuaPoint(tag=tag, node=f"nsu=urn:conformance;s={name}", text=name == "c")
+        for tag, name in zip(TAGS, "abc", strict=True)
+    ]
+    yield Rig(OpcuaSource(options, points, Texts()), wire)
+    await wire.cut()
 
 
 @contextlib.asynccontextmanager
