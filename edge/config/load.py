@@ -70,6 +70,8 @@ def _validate(model: type[Model], toml: TomlFile, problems: list[Problem]) -> Mo
     except ValidationError as error:
         for detail in error.errors():
             key = _path(detail["loc"], toml.data)
+            if detail["type"].startswith("union_tag"):
+                key = (*key, "type")
             name = ".".join(str(part + 1) if isinstance(part, int) else part for part in key)
             what, hint = _sentence(model, detail, key, name)
             problems.append(Problem(str(toml.path), toml.line(key), what, hint))
