@@ -8,6 +8,8 @@ import pytest
 
 from edge.alarms.options import AlarmOptions
 from edge.alarms.rules import COLUMNS, parse_rule, warnings
+from edge.config.load import load
+from edge.config.model import GatewayOptions, SiteOptions
 from edge.outlets.options import MqttOptions
 from edge.production.options import MachineOptions, ShiftsOptions, calendar_of, check_shifts
 from edge.production.virtual import virtual_tags
@@ -19,6 +21,7 @@ from edge.simulator.recording import RECORDINGS_DIR, read
 from edge.sources.modbus_points import ModbusOptions, parse_point
 from edge.sources.opcua_options import OpcuaOptions
 from edge.sources.opcua_points import parse_node
+from edge.store.options import StorageOptions
 from edge.web.options import WebOptions
 from plant.events import MachineState
 
@@ -49,7 +52,16 @@ def options_of(name):
     return kind(**DEVICES[name])
 
 
+def test_the_configuration_loads_as_a_whole_without_a_warning():
+    config = load(CONFIG)
+    assert config.warnings == ()
+    assert (len(config.tags), len(config.rules), len(config.file.machine)) == (len(TAGS), len(ALARMS), 3)
+
+
 def test_every_section_is_understood():
+    SiteOptions(**TOML["site"])
+    GatewayOptions(**TOML["gateway"])
+    StorageOptions(**TOML["storage"])
     MqttOptions(**TOML["mqtt"])
     WebOptions(**TOML["web"])
     AlarmOptions(**TOML["alarms"])
