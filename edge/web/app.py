@@ -13,7 +13,6 @@ from typing import Any, Final
 
 import msgspec
 from starlette.applications import Starlette
-from starlette.background import BackgroundTask
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import FileResponse, Response, StreamingResponse
@@ -150,6 +149,19 @@ class LiveStream:
             self.frames.leave()
 
 
+class _Handover(FileResponse):
+    """Sends a file and removes it, however the connection ends."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self.remove()
+
+    def remove(self) -> None:
+        Path(self.path).unlink(missing_ok=True)
+
+
 class ReadFace:
     """What anybody on this machine may see."""
 
@@ -202,9 +214,7 @@ class ControlFace:
         if wish.start_ns >= wish.end_ns:
             raise _Invalid("the start of the export must be before its end")
         path = await asyncio.wait_for(self.gateway.export(wish.start_ns, wish.end_ns), EXPORT_TIMEOUT_S)
-        return FileResponse(
-            path, media_type="application/vnd.apache.parquet", background=BackgroundTask(path.unlink, missing_ok=True)
-        )
+        return _Handover(path, media_type="application/vnd.apache.parquet")
 
     async def command(self, request: Request) -> Response:
         wish = msgspec.json.decode(await _body(request), type=CommandRequest)

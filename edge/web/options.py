@@ -36,5 +36,11 @@ class WebOptions(BaseModel):
         default=8, ge=1, le=256, description="Pages that get live values at a time; one more is told to come back."
     )
     stream_period_ms: int = Field(default=1000, ge=200, le=60_000, description="Time between two live snapshots.")
-    sql_rows_max: int = Field(default=10_000, ge=1, le=1_000_000, description="Rows that one query may return.")
+    sql_rows_max: int = Field(
+        default=10_000,
+        ge=1,
+        le=100_000,
+        description="Rows that one query may return; they become text in the event loop (about 1 ms for 10,000), so "
+        "bulk belongs into an export.",
+    )
     sql_timeout_s: float = Field(default=30.0, ge=0.1, le=600.0, description="Time that one query may take.")

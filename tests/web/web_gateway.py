@@ -46,7 +46,8 @@ def alarm(name, now=NOW, **changes):
     values = {
         "alarm": name, "asset": "pressing/line2/press", "priority": "high", "state": "B", "active": True,
         "acknowledged": False, "annunciated": True, "shelved_until": 0, "occurrence": f"{name}-1",
-        "since": now - 95 * S, "tag": "press.bearing_temperature", "value": 86.4, "limit": 80.0, "message": "Bearing of the press is too hot",
+        "since": now - 95 * S, "tag": "press.bearing_temperature", "value": 86.4, "limit": 80.0,
+        "message": "Bearing of the press is too hot",
     } | changes  # fmt: skip
     return AlarmView(**values)
 
