@@ -56,7 +56,7 @@ def plant(now=NOW, beat=0):
     """A plant of three machines, one of them in trouble."""
     wave = math.sin(beat / 20)
     losses = [
-        {"loss": "breakdowns", "minutes": 31.0, "parts": 62.0, "money": 248.0},
+        {"loss": "breakdowns", "minutes": 31.0, "parts": 62.0, "money": 248.0, "currency": "EUR"},
         {"loss": "setup_and_adjustment", "minutes": 14.0, "parts": 28.0, "money": None},
         {"loss": "reduced_speed", "minutes": 6.2, "parts": None, "money": None},
     ]

@@ -70,7 +70,7 @@ test("a snapshot fills the page", () => {
   assert.equal(cnc.field("oee"), "88 %");
   assert.equal(press.dataset.state, "down");
   assert.equal(press.field("reason"), "breakdown");
-  assert.match(press.field("losses"), /breakdowns: 31 min, 62 parts, cost 248/);
+  assert.match(press.field("losses"), /breakdowns: 31 min, 62 parts, 248 EUR/);
   assert.match(strip.field("losses"), /unknown time: 5 min 12 s/);
   const bars = Object.fromEntries(strip.querySelectorAll("[data-bar]").map((bar) => [bar.dataset.bar, bar]));
   assert.equal(bars.performance.querySelector("i").style.width, "100%");

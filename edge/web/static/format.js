@@ -104,7 +104,7 @@ export function topLosses(machine, countMax) {
 function lossLine(loss) {
   const line = [loss.minutes >= 10 ? `${Math.round(loss.minutes)} min` : `${loss.minutes.toFixed(1)} min`];
   if (loss.parts) line.push(`${count(Math.round(loss.parts))} parts`);
-  if (loss.money) line.push(`cost ${count(Math.round(loss.money))}`);
+  if (loss.money) line.push(`${count(Math.round(loss.money))} ${loss.currency}`);
   return line.join(", ");
 }
 
