@@ -5,13 +5,14 @@ This is the diagram in code: devices -> inbox -> line -> outlets and store. Noth
 
 import asyncio
 import contextlib
+import dataclasses
 import gc
 import logging
 import os
 import secrets
 import signal
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import structlog
@@ -21,11 +22,12 @@ from edge.alarms import Alarms
 from edge.config import Config, is_text, load
 from edge.devices import Devices
 from edge.errors import AndonError, ConfigError
+from edge.journal import Journal
 from edge.line import Inbox, Line
 from edge.outlets.mqtt import MqttOutlet
 from edge.production import Production, calendar_of, virtual_tags
 from edge.snapshot import Face
-from edge.store import CommitReport, Store, TagDescription
+from edge.store import CommitReport, Store, open_storage
 from edge.terminal import watch as watch_terminal
 from edge.tick import Occurred, Tick
 from edge.web.gateway import Reloaded
@@ -41,41 +43,18 @@ WAKE_S = 0.1
 SWITCH_INTERVAL_S = 0.0005
 """Python's default of 5 ms would let any other thread hold the loop for that long."""
 COUNTERS_KEY = "production.counters"
-COUNTERS_PERIOD_NS = NS_PER_S
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger("andon")
 
 
-def tag_descriptions(config: Config) -> list[TagDescription]:
-    """Return every tag that the configuration asks for, measured and virtual."""
-    described = [
-        TagDescription(
-            name=row.tag,
-            asset=row.asset or _asset_of(config, row.device),
-            device=row.device,
-            unit=row.unit,
-            description=row.description,
-        )
-        for row in config.tags
-    ]
-    described += [
-        TagDescription(name=name, asset=asset, unit=unit, description=description)
-        for name, asset, unit, description in virtual_tags(config.file.machine)
-    ]
-    return described
-
-
-def _asset_of(config: Config, device: str) -> str:
-    return next((options.asset for options in config.file.device if options.name == device), "")
-
-
-def make_table(config: Config, index: dict[str, int]) -> TagTable:
-    """Build the tag table: measured tags from tags.csv, virtual ones from the machines."""
-    measured = (
+def make_tags(config: Config) -> list[Tag]:
+    """Return every tag that the configuration asks for, measured and virtual, without an index yet."""
+    asset_of = {options.name: options.asset for options in config.file.device}
+    measured = [
         Tag(
             name=row.tag,
-            index=index[row.tag],
-            asset=row.asset or _asset_of(config, row.device),
+            index=-1,
+            asset=row.asset or asset_of[row.device],
             device=row.device,
             unit=row.unit,
             description=row.description,
@@ -89,12 +68,17 @@ def make_table(config: Config, index: dict[str, int]) -> TagTable:
             text=is_text(row),
         )
         for row in config.tags
-    )
-    virtual = (
-        Tag(name=name, index=index[name], asset=asset, unit=unit, description=description, virtual=True)
+    ]
+    virtual = [
+        Tag(name=name, index=-1, asset=asset, unit=unit, description=description, virtual=True)
         for name, asset, unit, description in virtual_tags(config.file.machine)
-    )
-    return TagTable((*measured, *virtual))
+    ]
+    return measured + virtual
+
+
+def make_table(tags: Iterable[Tag], index: Mapping[str, int]) -> TagTable:
+    """Build the tag table from the indices that the journal gave."""
+    return TagTable(dataclasses.replace(tag, index=index[tag.name]) for tag in tags)
 
 
 class App:
@@ -109,7 +93,7 @@ class App:
         self.ids = EventIds(secrets.token_hex(4))
         self.face = Face(self)
         self.web = Web(self.face, config.file.web, self.state_dir)
-        self.store = Store(self.state_dir, config.file.storage)
+        self.store: Store
         self.texts: Texts
         self.table: TagTable
         self.alarms: Alarms
@@ -118,43 +102,47 @@ class App:
         self.outlet: MqttOutlet
         self.devices: Devices
         self._changing = asyncio.Lock()
-        self._counters_due = 0
 
     async def run(self) -> None:
         """Open everything in order, run until stopped, close in reverse order."""
         self.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.web.open()
         try:
-            await self.store.start(on_commit=self._committed, on_condition=self.inbox.signal)
+            ring, journal = open_storage(self.state_dir, self.config.file.storage, clock.now().utc)
+            self.store = Store(ring, journal, self.config.file.storage, self._committed, self.inbox.signal)
             try:
-                await self._build()
+                self._build(journal)
+                self.store.start()
                 await self._live()
             finally:
                 await self.store.stop()
         finally:
             self.web.close()
 
-    async def _build(self) -> None:
+    def _build(self, journal: Journal) -> None:
         """Continue where the journal says that the last run ended."""
-        index = await self.store.register_tags(tag_descriptions(self.config))
-        self.table = make_table(self.config, index)
-        self.texts = Texts(await self.store.texts())
         now = clock.now()
-        file = self.config.file
-        self.alarms = Alarms(self.config.rules, self.table, self.ids, file.alarms)
-        self.alarms.restore(await self.store.alarms(), now)
-        self.production = await self._make_production(self.config, self.table)
+        tags = make_tags(self.config)
+        self.table = make_table(tags, journal.register_tags(tags))
+        self.texts = Texts(journal.texts())
+        self.alarms = Alarms(self.config.rules, self.table, self.ids, self.config.file.alarms)
+        self.alarms.restore(journal.alarms(), now)
+        self.production = self._make_production(self.config, self.table)
+        self._restore(self.production, self.config, journal)
         self.line = Line(self.table, self.production, self.alarms, self.ids, now)
         self.outlet = self._make_outlet()
         self._occurred("started", version=self.face.version)
 
-    async def _make_production(self, config: Config, table: TagTable) -> Production:
+    def _make_production(self, config: Config, table: TagTable) -> Production:
         calendar = calendar_of(config.shifts, config.file.site.time_zone)
-        production = Production(config.file.machine, table, calendar, self.texts, self.ids)
+        return Production(config.file.machine, table, calendar, self.texts, self.ids)
+
+    def _restore(self, production: Production, config: Config, journal: Journal) -> None:
+        """Let the machines continue from the log: what they were doing, what they had made."""
         since = production.restore_since(clock.now())
-        events = await self.store.events(since)
-        production.restore(events, await self.store.get_state(COUNTERS_KEY) or {})
-        return production
+        assets = {machine.asset for machine in config.file.machine}
+        events = sorted((e for asset in assets for e in journal.events(asset, since)), key=lambda event: event.time)
+        production.restore(events, journal.get_state(COUNTERS_KEY) or {})
 
     def _make_outlet(self) -> MqttOutlet:
         site = self.config.file.site
@@ -185,6 +173,7 @@ class App:
             web = group.create_task(self.web.run(), name="web")
             line = group.create_task(self._step_for_ever(), name="line")
             watchdog = group.create_task(self._feed_watchdog(), name="watchdog")
+            storing = group.create_task(self.store.wait(), name="store")
             self.devices = Devices(group, self.inbox, self.texts, self.state_dir)
             await self.devices.use(self.config, {tag.name: tag.index for tag in self.table.tags})
             gc.collect()
@@ -196,7 +185,7 @@ class App:
             await self.devices.stop()
             self._occurred("stopped")
             self._step()
-            for task in (watchdog, line, outlet, web):
+            for task in (watchdog, line, outlet, web, storing):
                 task.cancel()
 
     async def _step_for_ever(self) -> None:
@@ -212,27 +201,26 @@ class App:
         now = clock.now()
         tick = self.line.step(concat(batches), signals, now)
         self.outlet.offer(tick)
-        if now.monotonic >= self._counters_due:
-            self._counters_due = now.monotonic + COUNTERS_PERIOD_NS
-            self.store.put_state(COUNTERS_KEY, self.production.counters())
-        self.store.offer(tick, self.texts.take_fresh())
+        # Raw counter values are kept in the transaction of the events that were counted from them.
+        state = {COUNTERS_KEY: self.production.counters()} if tick.events else None
+        self.store.offer(tick, self.texts.take_fresh(), state)
         self.face.note(tick, (clock.now().monotonic - now.monotonic) / NS_PER_S)
         return tick
 
     def _committed(self, report: CommitReport) -> None:
-        self.face.commits.observe(report.seconds)
+        self.face.commits.observe(report.took_ns / NS_PER_S)
         self.outlet.committed(report.events)
 
     async def _feed_watchdog(self) -> None:
-        """Tell systemd that the line steps and the store commits; measure how late the loop runs."""
-        period_s = systemd.watchdog_period_s()
+        """Tell systemd that the line steps and the store thread answers; measure how late the loop runs."""
+        period_s = systemd.watchdog_period_s() or 1.0
         loop = asyncio.get_running_loop()
         while True:
-            due = loop.time() + (period_s or 1.0)
-            before = self.line.steps
-            await asyncio.sleep(period_s or 1.0)
+            due, before = loop.time() + period_s, self.line.steps
+            await asyncio.sleep(period_s)
             self.face.loop_lag_s = max(0.0, loop.time() - due)
-            if self.line.steps > before and self.store.beats():
+            await self.store.call(_nothing)
+            if self.line.steps > before:
                 systemd.watchdog()
 
     async def reload(self) -> Reloaded:
@@ -263,24 +251,29 @@ class App:
         """Put a checked configuration in force between two steps."""
         changed: list[str] = []
         self._step()
-        index = await self.store.register_tags(tag_descriptions(config))
-        table = make_table(config, index)
-        machines = (config.file.machine, config.shifts) != (self.config.file.machine, self.config.shifts)
-        if machines:
+        tags = make_tags(config)
+        table = make_table(tags, await self.store.register_tags(tags))
+        if (config.file.machine, config.shifts) != (self.config.file.machine, self.config.shifts):
             changed.append("machines and shifts")
         if table.tags != self.table.tags:
             changed.append("tags")
         if changed:
+            production = self._make_production(config, table)
             await self.store.flush()
-            self.production = await self._make_production(config, table)
+            await self.store.call(lambda: self._restore(production, config, self.store.journal))
+            self.production = production
         if config.rules != self.config.rules:
             changed.append("alarms")
         self.table = table
         self.alarms.replace_rules(config.rules, table)
         self.line.use(table, self.production)
         self.outlet.use(table)
-        changed += await self.devices.use(config, index)
+        changed += await self.devices.use(config, {tag.name: tag.index for tag in table.tags})
         return changed
+
+
+def _nothing() -> None:
+    """The shortest piece of work: done when the store thread has got to it."""
 
 
 def configure_logging(level: str) -> None:

@@ -224,11 +224,13 @@ def sql(folder: Path | None, statement: str, form: str, rows_max: int) -> None:
 
 def _offline_query(state_dir: Path, statement: str, rows_max: int) -> "QueryResult":
     from edge.store import open_offline
+    from edge.web.gateway import QueryResult
 
     if not state_dir.exists():
         raise StorageError(f"{state_dir} does not exist: no gateway has run with this configuration yet")
     with open_offline(state_dir) as store:
-        return store.query(statement, rows_max=rows_max, timeout_s=600.0)
+        answer = store.query(statement, rows_max=rows_max, timeout_s=600.0)
+        return QueryResult(answer.columns, answer.types, answer.rows, answer.truncated)
 
 
 def _print_rows(result: "QueryResult", form: str) -> None:

@@ -53,7 +53,7 @@ class Face:
         app, now = self._app, clock.now()
         alive = app.line.liveness.alive(now)
         devices = [device.view(alive) for device in app.devices.by_name.values()]
-        ring = app.store.view()
+        ring = app.store.status()
         flowing = sum(device.alive > 0 for device in devices)
         troubles = [device.sentence for device in devices if device.sentence]
         if ring.state != "ok":
@@ -94,10 +94,8 @@ class Face:
     def stats(self) -> Stats:
         app = self._app
         counts = app.line.calibration.counts
-        dropped = Counter(app.store.dropped())
-        dropped["unknown_tag"] += counts.unknown_tag
         return Stats(
-            dropped=dropped,
+            dropped={"queue_overflow": app.store.dropped, "unknown_tag": counts.unknown_tag},
             events=self.events,
             steps=self.steps.histogram(),
             commits=self.commits.histogram(),

@@ -196,6 +196,7 @@ class Limits:
                 self._read(readings.select(known), monotonic, edges)
             return
         good = readings.quality == GOOD
+        good &= ~np.isnan(value)  # NaN is no value, whatever its quality says
         all_good = np.count_nonzero(good) == len(index)
         hit = value < low
         hit |= value > self._high_of_tag.take(index)
@@ -318,7 +319,7 @@ class Limits:
             found = _in_order(found)
         low, high = self._low, self._high
         for _, channel, v, t, _ in found:
-            if not low.item(channel) <= v <= high.item(channel) and not math.isnan(v):
+            if not low.item(channel) <= v <= high.item(channel):
                 self._judge(channel, v, t, edges)
             self._last[channel] = v
 

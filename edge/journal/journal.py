@@ -18,7 +18,7 @@ import msgspec
 from edge.journal import backup as copies
 from edge.journal.errors import JournalError, is_damage, journal_error
 from edge.journal.options import JournalOptions
-from edge.journal.records import TAG_COLUMNS, TagRecord, body_of, event_of, tag_of
+from edge.journal.records import TAG_COLUMNS, TagRecord, body_of, encode, event_of, tag_of
 from edge.journal.schema import last_of, migrate, refuse_strangers
 from plant.events import AlarmTransition, Event, Gap
 
@@ -188,7 +188,7 @@ class Journal:
             if state:
                 connection.executemany(
                     "INSERT INTO state VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET json = excluded.json",
-                    [(key, msgspec.json.encode(value).decode()) for key, value in state.items()],
+                    [(key, encode(value)) for key, value in state.items()],
                 )
             connection.execute("COMMIT")
         except sqlite3.Error as error:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import msgspec
+import numpy as np
 
 from plant.events import Event, GatewayEvent, UnknownEvent, from_record, to_record
 
@@ -28,7 +29,16 @@ class TagRecord:
 
 def body_of(event: Event) -> str:
     """Return an event as JSON."""
-    return msgspec.json.encode(to_record(event)).decode()
+    return encode(to_record(event))
+
+
+def encode(value: Any) -> str:
+    """Return a value as JSON; numpy's scalars become numbers, anything unknown becomes its text."""
+    return msgspec.json.encode(value, enc_hook=_plain).decode()
+
+
+def _plain(value: Any) -> Any:
+    return value.item() if isinstance(value, np.generic) else str(value)
 
 
 def event_of(body: str) -> Event:

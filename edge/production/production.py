@@ -103,7 +103,6 @@ class Production:
         before = self._clock
         self._clock = now
         if before is None:
-            self._utc = now.utc
             self._begin(now)
             return self._utc
         if now.utc < self._utc - FREEZE_MAX_NS:
@@ -258,10 +257,13 @@ class Production:
     def _begin(self, now: Instant) -> None:
         """Start every machine from the log at the time of the first step."""
         by_asset: dict[str, list[Event]] = {}
+        latest = now.utc
         for event in self._events:
-            # What a wrong clock wrote into the future is no past to start from.
+            # What a wrong clock wrote into the future is no past to start from; a little ahead is waited for.
             if event.time <= now.utc + FREEZE_MAX_NS:
                 by_asset.setdefault(event.asset, []).append(event)
+                latest = max(latest, event.time)
+        self._utc = latest
         for watched in self._watches:
             machine = watched.machine
             watched.said = now.monotonic
@@ -270,11 +272,11 @@ class Production:
             events = by_asset.get(machine.asset, [])
             record = dict(self._record.get(machine.options.name) or {})
             try:
-                machine.restore(events, record, now.utc)
+                machine.restore(events, record, latest)
                 seen = int(record.get("seen", now.utc))
                 restore_raw(watched, record.get("raw") or {})
             except (UnknownEvent, KeyError, TypeError, ValueError):
-                machine.restore(events, {}, now.utc)
+                machine.restore(events, {}, latest)
                 seen = now.utc
             if now.utc - seen > watched.unknown_after_ns:
                 machine.lose(seen)

@@ -115,6 +115,10 @@ class Store:
             self._wake.notify()
         return await asyncio.wrap_future(future)
 
+    async def flush(self) -> None:
+        """Return when all that was offered so far is committed. Raises StorageError."""
+        await self.call(self._commit)
+
     async def after(self, seq: int, limit: int) -> list[tuple[int, Event]]:
         """Return up to `limit` committed events with a number above `seq`, in order. Raises StorageError."""
         return await self.call(lambda: self.journal.after(seq, limit))
