@@ -19,6 +19,7 @@ from edge.production.options import MachineOptions
 from edge.production.signals import Change
 from plant.account import Account, Parts
 from plant.calendar import LOOK_AHEAD_DAYS, Calendar, Shift
+from plant.counters import Anomaly
 from plant.events import (
     Correction,
     CounterAnomaly,
@@ -245,19 +246,7 @@ class Machine:
 
     def _count(self, time: int, change: Change) -> None:
         if change.anomaly is not None:
-            fault = change.anomaly
-            tag = getattr(self.options, f"{change.role}_tag")
-            self.put(
-                CounterAnomaly(
-                    id=self.ids(),
-                    time=time,
-                    asset=self.asset,
-                    tag=tag,
-                    before=fault.before,
-                    after=fault.after,
-                    anomaly=fault.kind,
-                )
-            )
+            self._tell(time, change.role, change.anomaly)
             return
         if time >= self.boundary:
             self.flush()
@@ -277,6 +266,10 @@ class Machine:
         if options.produced_tag is not None and options.good_tag is not None:
             pending.unjudged += parts if change.role == "produced" else -parts
             pending.low = min(pending.low, pending.unjudged)
+
+    def _tell(self, time: int, role: str, fault: Anomaly) -> None:
+        key = {"id": self.ids(), "asset": self.asset, "tag": getattr(self.options, f"{role}_tag")}
+        self.put(CounterAnomaly(time=time, before=fault.before, after=fault.after, anomaly=fault.kind, **key))
 
     def judge(self, now: int, monotonic: int) -> None:
         """Reject the parts that were made but not counted good for as long as judging may take."""

@@ -279,5 +279,6 @@ class Production:
                 machine.restore(events, {}, latest)
                 seen = now.utc
             if now.utc - seen > watched.unknown_after_ns:
+                watched.spoke = False
                 machine.lose(seen)
         self._events, self._record = [], {}

@@ -35,7 +35,8 @@ class Watch:
     """What the stage keeps about one machine besides the machine.
 
     bad: the last reading of the state was BAD. said: when its state last came, shown: when its figures last went out
-    (monotonic ns). spoke: its state has come since the start.
+    (monotonic ns). spoke: False after a restart that left
+    a gap, until the state has come again: what it was before proves nothing.
     """
 
     def __init__(self, machine: Machine, table: TagTable, inputs: list[Input]) -> None:
@@ -48,7 +49,7 @@ class Watch:
         self.group = 0
         self.bad = False
         self.said = 0
-        self.spoke = False
+        self.spoke = True
         self.shown = -QUIET_NS
 
     def look(self, utc: int) -> tuple[TimeElements, Kpis] | None:

@@ -650,6 +650,18 @@ def test_the_time_in_which_nobody_watched_is_unknown():
     again.agrees()
 
 
+def test_after_a_reload_a_state_that_is_not_sent_again_still_comes_back_from_silence():
+    plant = Plant(unknown_after_s=60)
+    plant.step(("state", 1))
+    plant.alive(600)
+    again = reborn(plant, plant.production.counters())
+    for _ in range(70):
+        again.wait(1)
+    assert again.view.state == "unknown"
+    again.wait(1, ("temperature", 20.0))
+    assert again.view.state == "running"
+
+
 def test_only_the_events_since_the_shift_began_are_needed():
     plant = Plant(start="2026-06-01T13:00:00")
     plant.step(("state", 1), ("parts", 0))
@@ -720,7 +732,7 @@ moves = st.lists(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(moves, st.sampled_from(["06:00:00", "09:50:00", "13:45:00"]))
 def test_the_account_equals_the_fold_of_the_log_whatever_happens(script, clock):
     plant = Plant(
