@@ -35,8 +35,8 @@ class Watch:
     """What the stage keeps about one machine besides the machine.
 
     bad: the last reading of the state was BAD. said: when its state last came, shown: when its figures last went out
-    (monotonic ns). spoke: False after a restart that left
-    a gap, until the state has come again: what it was before proves nothing.
+    (monotonic ns). spoke: False after a restart that left a gap, until the state has come again: what it was before
+    proves nothing.
     """
 
     def __init__(self, machine: Machine, table: TagTable, inputs: list[Input]) -> None:
