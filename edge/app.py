@@ -31,6 +31,7 @@ from edge.store import CommitReport, Store, open_storage
 from edge.terminal import watch as watch_terminal
 from edge.tick import Occurred, Tick
 from edge.web.gateway import Reloaded
+from edge.web.lag import LoopLag
 from edge.web.server import Web
 from plant.batch import concat
 from plant.events import AlarmTransition, EventIds, GatewayEvent
@@ -92,6 +93,7 @@ class App:
         self.inbox = Inbox(config.file.gateway.inbox_rows_max)
         self.ids = EventIds(secrets.token_hex(4))
         self.face = Face(self)
+        self.lag = LoopLag()
         self.web = Web(self.face, config.file.web, self.state_dir)
         self.store: Store
         self.texts: Texts
@@ -173,6 +175,7 @@ class App:
             web = group.create_task(self.web.run(), name="web")
             line = group.create_task(self._step_for_ever(), name="line")
             watchdog = group.create_task(self._feed_watchdog(), name="watchdog")
+            lag = group.create_task(self.lag.run(), name="loop lag")
             storing = group.create_task(self.store.wait(), name="store")
             self.devices = Devices(group, self.inbox, self.texts, self.state_dir)
             await self.devices.use(self.config, {tag.name: tag.index for tag in self.table.tags})
@@ -185,7 +188,8 @@ class App:
             await self.devices.stop()
             self._occurred("stopped")
             self._step()
-            for task in (watchdog, line, outlet, web, storing):
+            gc.unfreeze()
+            for task in (watchdog, lag, line, outlet, web, storing):
                 task.cancel()
 
     async def _step_for_ever(self) -> None:
@@ -212,13 +216,11 @@ class App:
         self.outlet.committed(report.events)
 
     async def _feed_watchdog(self) -> None:
-        """Tell systemd that the line steps and the store thread answers; measure how late the loop runs."""
-        period_s = systemd.watchdog_period_s() or 1.0
-        loop = asyncio.get_running_loop()
-        while True:
-            due, before = loop.time() + period_s, self.line.steps
+        """Tell systemd that the line steps and the store thread answers, as often as it wants to hear it."""
+        period_s = systemd.watchdog_period_s()
+        while period_s is not None:
+            before = self.line.steps
             await asyncio.sleep(period_s)
-            self.face.loop_lag_s = max(0.0, loop.time() - due)
             await self.store.call(_nothing)
             if self.line.steps > before:
                 systemd.watchdog()
@@ -324,7 +326,7 @@ async def serve(config: Config, *, watch: bool, ready: asyncio.Event | None = No
         if ready is not None:
             ready.set()
         if watch:
-            screen = asyncio.create_task(watch_terminal(app.face.snapshot, url=app.web.url))
+            screen = asyncio.create_task(watch_terminal(lambda: app.web.frames.latest()[0], url=app.web.url))
     try:
         await running
     finally:

@@ -248,7 +248,8 @@ def _print_rows(result: "QueryResult", form: str) -> None:
         table = Table(*result.columns, box=None, header_style="bold")
         for row in result.rows:
             table.add_row(*("" if cell is None else str(cell) for cell in row))
-        Console().print(table)
+        # A pipe has no width: nothing may be cut off there.
+        Console(width=None if sys.stdout.isatty() else 10_000).print(table)
     if result.truncated:
         click.secho(f"more than {len(result.rows)} rows: ask for more with --rows", fg="yellow", err=True)
 

@@ -13,10 +13,14 @@ from edge.sources import Source
 from edge.sources.modbus import ModbusOptions, ModbusSource
 from edge.sources.opcua import OpcuaOptions, OpcuaSource
 from edge.sources.replay import ReplayOptions, ReplaySource
-from edge.sources.supervisor import Supervisor
+from edge.sources.supervisor import Backoff, Supervisor
 from edge.tick import Condition
 from edge.view import DeviceView
 from plant.texts import Texts
+
+DEADLINE_S = 60.0
+BACKOFF = Backoff(cap_s=10.0)
+"""A machine that comes back is read again within this time, however long it was away."""
 
 
 def make_source(
@@ -120,7 +124,10 @@ class Devices:
             put=self._inbox.put,
             signal=self._inbox.signal,
             asset=options.asset,
-            deadline_s=getattr(source, "deadline_s", None),
+            # A source that knows how slow it may be says so; None = it may be silent for as long as it likes.
+            deadline_s=getattr(source, "deadline_s", DEADLINE_S),
+            lost_reason=getattr(source, "lost_reason", "queue_overflow"),
+            backoff=BACKOFF,
         )
         device = Device(options, rows, source, supervisor)
         device.task = self._group.create_task(supervisor.run(), name=f"device {options.name}")

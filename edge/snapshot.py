@@ -32,7 +32,6 @@ class Face:
         self.steps = Durations(STEP_BOUNDS_S)
         self.commits = Durations(COMMIT_BOUNDS_S)
         self.events: Counter[str] = Counter()
-        self.loop_lag_s = 0.0
         self.version = version("andon")
         self.started = clock.now()
         self._rate = 0.0
@@ -101,7 +100,7 @@ class Face:
             commits=self.commits.histogram(),
             inbox_readings=app.inbox.rows,
             inbox_readings_max=app.inbox.rows_max,
-            loop_lag_s=self.loop_lag_s,
+            loop_lag_s=app.lag.last_s,
         )
 
     def tags(self, offset: int, limit: int, search: str) -> list[TagView]:
