@@ -28,6 +28,7 @@ TRIM_ROWS_MAX: Final = 5_000
 """Events that one `trim` drops at most, so that it does not delay a commit."""
 CHECK_BYTES_MAX: Final = 64_000_000
 """A journal up to this size is read whole at each start, a larger one only after a crash."""
+PAGE_BYTES_MIN: Final = 512
 NS_PER_DAY: Final = 86_400_000_000_000
 
 Text = tuple[int, int, str]
@@ -105,7 +106,8 @@ class Journal:
             raise JournalError(f"cannot open the journal {self.path}: {error.strerror}") from error
 
     def _connect(self) -> sqlite3.Connection:
-        if self.path.exists() and not self.path.stat().st_size:
+        if self.path.exists() and self.path.stat().st_size < PAGE_BYTES_MIN:
+            # SQLite would take such a stump for a new database.
             raise sqlite3.DatabaseError("it is empty")
         unclean = self.path.with_name(self.path.name + "-wal").exists()
         connection = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False, timeout=5.0)

@@ -450,5 +450,5 @@ class Ring:
 
 
 def _plain(column: Any) -> Any:
-    # The engine masks NULL; the ring has none, NaN is a value of its own.
-    return np.ma.getdata(column).astype(np.float64, copy=False)
+    # NaN stands as NULL in the files: SQL then leaves a BAD reading out of a mean instead of spoiling it.
+    return np.ma.filled(column.astype(np.float64, copy=False), np.nan)
