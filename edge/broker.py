@@ -151,6 +151,8 @@ class AmqttBroker:
     async def start(self) -> None:
         if self.port == 0:
             self.port = _free_port()
+        elif await _listens(self.host, self.port):
+            raise Unreachable(f"port {self.port} on {self.host} is taken: set another port for the broker")
         started = threading.Event()
         self._thread = threading.Thread(target=self._run, args=(started,), name="amqtt", daemon=True)
         self._thread.start()
@@ -164,7 +166,7 @@ class AmqttBroker:
     async def _serve(self, started: threading.Event) -> None:
         try:
             from amqtt.broker import Broker as Amqtt
-            from amqtt.errors import AMQTTError
+            from amqtt.errors import AMQTTError, BrokerError
         except ImportError as error:
             self._failure = f"neither Mosquitto nor amqtt is installed ({error})"
             started.set()
@@ -181,7 +183,7 @@ class AmqttBroker:
         try:
             broker = Amqtt(configuration)
             await broker.start()
-        except (AMQTTError, OSError) as error:
+        except (AMQTTError, BrokerError, OSError) as error:
             self._failure = str(error)
             started.set()
             return

@@ -151,7 +151,7 @@ class Link:
 
     def _connect(self) -> Client:
         options = self._options
-        client = Client(
+        client = _Client(
             CallbackAPIVersion.VERSION2,
             client_id=self._client_id,
             protocol=self._protocol,
@@ -195,7 +195,8 @@ class Link:
                 f"no TLS with {options.address}: {error.reason or error}; check port, ca_file and files"
             ) from error
         except (OSError, ValueError) as error:
-            raise Unreachable(f"cannot reach {options.address}: {error}") from error
+            hint = "; does that port speak TLS?" if options.tls and isinstance(error, ConnectionError) else ""
+            raise Unreachable(f"cannot reach {options.address}: {error}{hint}") from error
         return client
 
     def _serve(self, client: Client) -> None:
@@ -359,6 +360,22 @@ class Link:
         while self._events:
             events.append(self._events.popleft())
         self._on_events(events)
+
+
+class _Client(Client):
+    """paho's client, but a socket whose TLS handshake failed is closed and not left to the garbage collector."""
+
+    def _ssl_wrap_socket(self, tcp_sock: socket.socket) -> ssl.SSLSocket:
+        context = self._ssl_context
+        assert context is not None
+        tcp_sock.settimeout(self.connect_timeout)
+        wrapped = context.wrap_socket(tcp_sock, server_hostname=self.host, do_handshake_on_connect=False)
+        try:
+            wrapped.do_handshake()
+        except BaseException:
+            wrapped.close()
+            raise
+        return wrapped
 
 
 def _leave_writing_to_us(_client: Client, _data: Any, _sock: Any) -> None:

@@ -239,9 +239,7 @@ class MqttOutlet:
                     self._on_subscribed(event)
                 case Closed():
                     self._outbox.close()
-                    self._denied = self._commands_denied = ""
-                    self._denial_told = False
-                    self._retry_at = 0
+                    self._commands_denied = ""
         self._progress()
 
     def _on_opened(self, opened: Opened) -> None:
@@ -301,6 +299,8 @@ class MqttOutlet:
             self._denied = ""
             self._outbox.try_denied()
             self._pump()
+        elif not self._retry_at:
+            self._denial_told = False
 
     # What leaves.
 

@@ -36,7 +36,9 @@ class Outbox:
         self._stream = stream
         self._control: deque[Message] = deque()
         self._in_flight: dict[int, tuple[Message | State | Entry, int]] = {}
-        self._denied: list[State | Entry] = []
+        self._denied_topics: set[str] = set()
+        self._denied_states: dict[str, State] = {}
+        self._denied_events: list[Entry] = []
         self._window = 0
         self._token = 0
         self._events_next = False
@@ -49,17 +51,21 @@ class Outbox:
         self._window = window
 
     def close(self) -> None:
-        """Forget what was on its way: the connection is gone. Alarm states and events are sent anew."""
+        """Forget what was on its way: the connection is gone. Alarm states and events are sent anew.
+
+        Which topics are denied is remembered: some brokers end the connection over it.
+        """
         self._window = 0
         self._in_flight.clear()
         self._control.clear()
-        self._denied.clear()
+        self._denied_states.clear()
+        self._denied_events.clear()
         self._stream.disconnected()
 
     @property
     def denied(self) -> int:
         """Publishes that the broker denied and that wait to be tried again."""
-        return len(self._denied)
+        return len(self._denied_states) + len(self._denied_events)
 
     @property
     def oldest(self) -> int | None:
@@ -81,6 +87,9 @@ class Outbox:
             source = self._next()
             if source is None:
                 break
+            if self._topic(source) in self._denied_topics:
+                self._put_aside(source)
+                continue
             self._in_flight[self._token] = (source, now)
             messages.append(self._message(source, self._token))
         return messages
@@ -92,9 +101,11 @@ class Outbox:
             return None
         if acknowledged.why:
             self.denials += 1
-            if not isinstance(source, Message):
-                self._denied.append(source)
-            return self._topic(source)
+            topic = self._topic(source)
+            if not isinstance(source, Message):  # a reply that may not be given is not given later either
+                self._denied_topics.add(topic)
+                self._put_aside(source)
+            return topic
         if isinstance(source, Entry):
             self.published["event"] += 1
             self._stream.acknowledged(source)
@@ -104,12 +115,19 @@ class Outbox:
 
     def try_denied(self) -> None:
         """Put what was denied back in line, in its order."""
-        denied, self._denied = self._denied, []
-        for source in reversed(denied):
-            if isinstance(source, State):
-                self._states.returned(source.topic, source.transition)
-            else:
-                self._stream.returned(source)
+        self._denied_topics.clear()
+        states, self._denied_states = self._denied_states, {}
+        events, self._denied_events = self._denied_events, []
+        for state in states.values():
+            self._states.returned(state.topic, state.transition)
+        for entry in reversed(events):
+            self._stream.returned(entry)
+
+    def _put_aside(self, source: Message | State | Entry) -> None:
+        if isinstance(source, State):
+            self._denied_states[source.topic] = source
+        elif isinstance(source, Entry):
+            self._denied_events.append(source)
 
     def _next(self) -> Message | State | Entry | None:
         if self._control:

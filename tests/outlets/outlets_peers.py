@@ -60,7 +60,7 @@ class Mosquitto:
         lines = [
             f"listener {self.port} 127.0.0.1",
             f"allow_anonymous {'true' if self.anonymous else 'false'}",
-            "max_queued_messages 0",
+            "max_queued_messages 100000",
             "set_tcp_nodelay true",
             "log_dest stderr",
             *(["user root"] if os.geteuid() == 0 else []),

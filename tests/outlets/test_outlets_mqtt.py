@@ -87,38 +87,37 @@ async def test_the_last_will_tells_a_lost_connection(broker: Mosquitto) -> None:
 
 
 async def test_nothing_is_lost_over_a_restart_of_the_broker(broker: Mosquitto) -> None:
-    async with Wire(broker.port) as wire:
-        async with running(Plant(options(wire.port))) as plant:
-            with Subscriber(broker.port) as scada:
-                await plant.connected()
-                before = [plant.transition(f"before{n}") for n in range(20)]
-                plant.step(*before)
-                plant.commit()
-                await plant.sent()
-                await scada.until(lambda: len(scada.on("/event")) == 20)
-            await wire.cut()
-            broker.stop()
-            missed = [plant.transition(f"missed{n}") for n in range(50)]
-            for event in missed[:25]:
-                plant.step(event)
+    async with Wire(broker.port) as wire, running(Plant(options(wire.port))) as plant:
+        with Subscriber(broker.port) as scada:
+            await plant.connected()
+            before = [plant.transition(f"before{n}") for n in range(20)]
+            plant.step(*before)
             plant.commit()
-            for event in missed[25:]:
-                plant.step(event)
-            cleared = plant.transition("before0", "A")
-            plant.step(cleared)
-            broker.start()
-            with Subscriber(broker.port) as scada:
-                await wire.open()
-                await plant.connected()
-                fresh = plant.transition("fresh")
-                plant.step(fresh)
-                plant.commit()
-                await plant.sent()
-                expected = [event.id for event in [*missed, cleared, fresh]]
-                await scada.until(lambda: len(scada.on("/event")) >= len(expected))
-                assert [event["id"] for event in scada.on("/event") if event] == expected
-            alarms = {topic for topic in retained(broker.port) if "/alarm/" in topic}
-            assert len(alarms) == 19 + 50 + 1
+            await plant.sent()
+            await scada.until(lambda: len(scada.on("/event")) == 20)
+        await wire.cut()
+        broker.stop()
+        missed = [plant.transition(f"missed{n}") for n in range(50)]
+        for event in missed[:25]:
+            plant.step(event)
+        plant.commit()
+        for event in missed[25:]:
+            plant.step(event)
+        cleared = plant.transition("before0", "A")
+        plant.step(cleared)
+        broker.start()
+        with Subscriber(broker.port) as scada:
+            await wire.open()
+            await plant.connected()
+            fresh = plant.transition("fresh")
+            plant.step(fresh)
+            plant.commit()
+            await plant.sent()
+            expected = [event.id for event in [*missed, cleared, fresh]]
+            await scada.until(lambda: len(scada.on("/event")) >= len(expected))
+            assert [event["id"] for event in scada.on("/event") if event] == expected
+        alarms = {topic for topic in retained(broker.port) if "/alarm/" in topic}
+        assert len(alarms) == 19 + 50 + 1
 
 
 async def test_what_was_delivered_but_not_acknowledged_comes_again_with_the_same_id(broker: Mosquitto) -> None:
@@ -143,17 +142,16 @@ async def test_what_was_delivered_but_not_acknowledged_comes_again_with_the_same
 
 
 async def test_a_broker_that_stops_acknowledging_is_connected_anew(broker: Mosquitto) -> None:
-    async with Wire(broker.port) as wire:
-        async with running(Plant(options(wire.port, ack_timeout_s=1))) as plant:
-            await plant.connected()
-            await until(lambda: plant.outlet._outbox.oldest is None)
-            wire.deaf = True
-            plant.step(plant.transition("a"))
-            plant.commit()
-            await until(lambda: plant.outlet.view().state == "connecting")
-            assert "acknowledged nothing for 1.0 s" in plant.outlet.view().sentence
-            wire.deaf = False
-            await plant.sent()
+    async with Wire(broker.port) as wire, running(Plant(options(wire.port, ack_timeout_s=1))) as plant:
+        await plant.connected()
+        await until(lambda: plant.outlet._outbox.oldest is None)
+        wire.deaf = True
+        plant.step(plant.transition("a"))
+        plant.commit()
+        await until(lambda: plant.outlet.view().state == "connecting")
+        assert "acknowledged nothing for 1.0 s" in plant.outlet.view().sentence
+        wire.deaf = False
+        await plant.sent()
 
 
 async def test_a_new_process_goes_on_after_the_cursor(broker: Mosquitto) -> None:
