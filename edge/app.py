@@ -14,6 +14,7 @@ import signal
 import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import structlog
 
@@ -44,6 +45,7 @@ WAKE_S = 0.1
 SWITCH_INTERVAL_S = 0.0005
 """Python's default of 5 ms would let any other thread hold the loop for that long."""
 COUNTERS_KEY = "production.counters"
+COUNTERS_PERIOD_NS = 10 * NS_PER_S
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger("andon")
 
@@ -104,6 +106,7 @@ class App:
         self.outlet: MqttOutlet
         self.devices: Devices
         self._changing = asyncio.Lock()
+        self._counters_due = 0
 
     async def run(self) -> None:
         """Open everything in order, run until stopped, close in reverse order."""
@@ -130,7 +133,8 @@ class App:
         self.alarms = Alarms(self.config.rules, self.table, self.ids, self.config.file.alarms)
         self.alarms.restore(journal.alarms(), now)
         self.production = self._make_production(self.config, self.table)
-        self._restore(self.production, self.config, journal)
+        counters = journal.get_state(COUNTERS_KEY) or {}
+        self._restore(self.production, self.config, journal, counters)
         self.line = Line(self.table, self.production, self.alarms, self.ids, now)
         self.outlet = self._make_outlet()
         self._occurred("started", version=self.face.version)
@@ -139,12 +143,11 @@ class App:
         calendar = calendar_of(config.shifts, config.file.site.time_zone)
         return Production(config.file.machine, table, calendar, self.texts, self.ids)
 
-    def _restore(self, production: Production, config: Config, journal: Journal) -> None:
+    def _restore(self, production: Production, config: Config, journal: Journal, counters: Mapping[str, Any]) -> None:
         """Let the machines continue from the log: what they were doing, what they had made."""
         since = production.restore_since(clock.now())
         assets = {machine.asset for machine in config.file.machine}
-        events = sorted((e for asset in assets for e in journal.events(asset, since)), key=lambda event: event.time)
-        production.restore(events, journal.get_state(COUNTERS_KEY) or {})
+        production.restore([event for asset in assets for event in journal.events(asset, since)], counters)
 
     def _make_outlet(self) -> MqttOutlet:
         site = self.config.file.site
@@ -205,8 +208,12 @@ class App:
         now = clock.now()
         tick = self.line.step(concat(batches), signals, now)
         self.outlet.offer(tick)
-        # Raw counter values are kept in the transaction of the events that were counted from them.
-        state = {COUNTERS_KEY: self.production.counters()} if tick.events else None
+        # Raw counter values are kept in the transaction of the events that were counted from them, and now and then
+        # without events, so that a restart knows until when the machines were seen.
+        state = None
+        if tick.events or now.monotonic >= self._counters_due:
+            self._counters_due = now.monotonic + COUNTERS_PERIOD_NS
+            state = {COUNTERS_KEY: self.production.counters()}
         self.store.offer(tick, self.texts.take_fresh(), state)
         self.face.note(tick, (clock.now().monotonic - now.monotonic) / NS_PER_S)
         return tick
@@ -262,7 +269,8 @@ class App:
         if changed:
             production = self._make_production(config, table)
             await self.store.flush()
-            await self.store.call(lambda: self._restore(production, config, self.store.journal))
+            counters = self.production.counters()
+            await self.store.call(lambda: self._restore(production, config, self.store.journal, counters))
             self.production = production
         if config.rules != self.config.rules:
             changed.append("alarms")

@@ -69,7 +69,7 @@ class Face:
             time=now.utc,
             started=self.started.utc,
             healthy=healthy,
-            sentence="; ".join(t for t in troubles if t) or f"all {len(devices)} devices deliver",
+            sentence="; ".join(t for t in troubles if t) or _all_well(flowing, len(devices)),
             tags=len(tags),
             tags_alive=int(np.count_nonzero(alive[tags])),
             readings=app.line.readings,
@@ -150,6 +150,12 @@ class Face:
 
     async def reload(self) -> Reloaded:
         return await self._app.reload()
+
+
+def _all_well(flowing: int, devices: int) -> str:
+    if flowing < devices:
+        return f"waiting for the first data of {devices - flowing} of {devices} devices"
+    return f"all {devices} devices deliver" if devices else "no device is configured"
 
 
 def _rss_bytes() -> int:
