@@ -19,7 +19,7 @@ from edge.journal import backup as copies
 from edge.journal.errors import JournalError, is_damage, journal_error
 from edge.journal.options import JournalOptions
 from edge.journal.records import TAG_COLUMNS, TagRecord, body_of, encode, event_of, tag_of
-from edge.journal.schema import last_of, migrate, refuse_strangers
+from edge.journal.schema import last_of, migrate, refuse_strangers, refuse_stumps
 from plant.events import AlarmTransition, Event, Gap
 
 EVENTS_READ_MAX: Final = 100_000
@@ -115,7 +115,11 @@ class Journal:
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute("PRAGMA synchronous = FULL")
             connection.execute("PRAGMA journal_size_limit = 8000000")
+            # A flipped bit in a text must not end the gateway.
+            connection.text_factory = lambda text: text.decode("utf-8", "replace")
             refuse_strangers(connection)
+            if not unclean:
+                refuse_stumps(connection, self.path.stat().st_size)
             if unclean or self.path.stat().st_size <= CHECK_BYTES_MAX:
                 copies.check(connection)
             migrate(connection)

@@ -62,7 +62,9 @@ def read_names(path: Path) -> tuple[list[TagRecord], list[tuple[int, int, str]]]
 
 
 def _open(path: Path) -> sqlite3.Connection:
-    return sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=5.0)
+    journal = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=5.0)
+    journal.text_factory = lambda text: text.decode("utf-8", "replace")
+    return journal
 
 
 def _texts(values: list[str]) -> Any:

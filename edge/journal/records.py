@@ -44,16 +44,20 @@ def _plain(value: Any) -> Any:
 def event_of(body: str) -> Event:
     """Return the event of a JSON body.
 
-    An event that this version does not know, e.g. after a step back to an older one, comes as a GatewayEvent that
-    holds it whole: its number must not vanish from the stream.
+    An event that this version does not know, e.g. after a step back to an older one, or cannot read comes as a
+    GatewayEvent that holds it whole: its number must not vanish from the stream.
     """
-    record: dict[str, Any] = msgspec.json.decode(body)
+    try:
+        record: dict[str, Any] = msgspec.json.decode(body, type=dict[str, Any])
+    except msgspec.DecodeError:
+        return GatewayEvent(id="", time=0, asset="", action=UNREADABLE, detail={"body": body})
     try:
         return from_record(record)
     except UnknownEvent:
+        time = record.get("time")
         return GatewayEvent(
             id=str(record.get("id", "")),
-            time=int(record.get("time", 0)),
+            time=time if isinstance(time, int) else 0,
             asset=str(record.get("asset", "")),
             action=UNREADABLE,
             detail=record,

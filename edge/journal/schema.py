@@ -67,3 +67,14 @@ def last_of(connection: sqlite3.Connection) -> int:
     """Return the highest number that an event ever got, 0 before the first. Raises sqlite3.Error."""
     row = connection.execute("SELECT seq FROM sqlite_sequence WHERE name = 'events'").fetchone()
     return row[0] if row else 0
+
+
+def refuse_stumps(connection: sqlite3.Connection, size: int) -> None:
+    """Raise sqlite3.DatabaseError if a file of `size` bytes that has no log is shorter than it says.
+
+    SQLite reads what is missing of the last page as zeros.
+    """
+    pages = connection.execute("PRAGMA page_count").fetchone()[0]
+    page_size = connection.execute("PRAGMA page_size").fetchone()[0]
+    if size < pages * page_size:
+        raise sqlite3.DatabaseError(f"it is shorter than it says: {size} of {pages * page_size} bytes")

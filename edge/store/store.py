@@ -238,6 +238,8 @@ class Store:
                 if now.monotonic >= care_at:
                     care_at = now.monotonic + CARE_NS
                     self._care(now)
+            # The first leaves counts and gaps of its own behind, the second takes them.
+            self._commit(last=True)
             self._commit(last=True)
         finally:
             self._serve()

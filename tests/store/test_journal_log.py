@@ -99,6 +99,14 @@ def test_an_event_of_a_later_version_keeps_its_place(journal):
     assert found[1][1].detail["kind"] == "from_2030"
 
 
+def test_an_event_with_a_flipped_bit_keeps_its_place(journal):
+    journal.append([parts(1), parts(2)])
+    with sqlite3.connect(journal.path) as other:
+        other.execute("UPDATE events SET body = CAST(x'7B22C3' AS TEXT) WHERE seq = 1")
+    other.close()
+    assert [(seq, event.kind) for seq, event in journal.after(0, 10)] == [(1, "gateway"), (2, "part_produced")]
+
+
 def test_state_is_kept_with_the_events_or_not_at_all(journal):
     journal.commit([parts(1)], state={"counter": {"value": 17}})
     with pytest.raises(JournalError):

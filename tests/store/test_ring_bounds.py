@@ -38,14 +38,14 @@ def test_bytes_are_bounded_and_ingest_never_stops(ring):
 
 
 def test_age_is_bounded(tmp_path):
-    ring = Ring(tmp_path / "ring", RingOptions(age_max_days=2, segment_minutes=60, free_bytes_min=0))
+    ring = Ring(tmp_path / "ring", RingOptions(age_max_days=2, segment_minutes=240, free_bytes_min=0, ballast_bytes=0))
     ring.open(T0)
-    for hour in range(72):
+    for hour in range(0, 96, 3):
         now = T0 + hour * 60 * MINUTE
         ring.append(readings(100, start=hour * 100, at=now), now)
         ring.trim(now)
     oldest = min(value for _, value in values(ring))
-    assert 72 - 48 - 2 <= oldest / 100 <= 72 - 48
+    assert 96 - 48 - 10 <= oldest / 100 <= 96 - 48
     ring.close()
 
 
