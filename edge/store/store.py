@@ -232,7 +232,8 @@ class Store:
                 self._wait(committed_at + period, care_at)
                 self._serve()
                 now = self._clock()
-                if now.monotonic >= committed_at + period and (self._intake.waiting or self._cursors):
+                waiting = self._intake.waiting or self._cursors or self._writer.waiting
+                if waiting and now.monotonic >= committed_at + period:
                     committed_at = now.monotonic
                     self._commit()
                 if now.monotonic >= care_at:

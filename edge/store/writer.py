@@ -24,7 +24,7 @@ STEPS_MAX: Final = 64
 """Files that one commit may give up for space before it lets go until the next try."""
 RETRY_NS: Final = 1 * NS_PER_S
 """Between two tries to commit readings while the ring is down."""
-LOSS_NS: Final = 10 * NS_PER_S
+LOSS_NS: Final = 5 * NS_PER_S
 """Losses of this long are told as one Gap."""
 
 
@@ -72,10 +72,16 @@ class Writer:
 
     # One commit
 
+    @property
+    def waiting(self) -> bool:
+        """There are events of the store's own to commit."""
+        return bool(self._own)
+
     def commit(self, *, last: bool = False) -> CommitReport | None:
         """Commit what waits; None if nothing became durable. Never raises for trouble with the disk."""
         now = self._clock()
-        self._note_losses(now, last=last)
+        if last:
+            self._note_losses(now)
         ring_due = last or now.monotonic >= self._ring_retry_at
         group = self._intake.take(readings=ring_due)
         group.events = self._own + group.events
@@ -248,14 +254,11 @@ class Writer:
         if gone.reason == "disk_full" and gone.rows:
             self._add_gap("disk_full", gone.oldest, gone.newest, gone.rows, now)
 
-    def _note_losses(self, now: Instant, *, last: bool) -> None:
-        if not last and now.monotonic - self._losses_at < LOSS_NS:
-            return
+    def _note_losses(self, now: Instant) -> None:
         losses = self._intake.take_losses()
+        self._losses_at = now.monotonic
         for loss in losses:
             self._add_gap(loss.reason, loss.start, loss.end, loss.count, now)
-        if losses:
-            self._losses_at = now.monotonic
         self._health.put(QUEUE, _overflow(sum(loss.count for loss in losses)) if losses else "")
 
     def _add_gap(self, reason: str, start: int, end: int, count: int, now: Instant) -> None:
@@ -266,6 +269,8 @@ class Writer:
     def care(self) -> None:
         """What is due about once a second: space, ballast, old events, damaged files."""
         now = self._clock()
+        if now.monotonic - self._losses_at >= LOSS_NS:
+            self._note_losses(now)
         try:
             self._care_for_space(now)
         except (RingError, OSError) as error:

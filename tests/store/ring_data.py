@@ -24,7 +24,7 @@ def noise(count, at=T0, seed=0):
     """`count` readings that do not compress."""
     generator = np.random.default_rng(seed)
     return Batch(
-        generator.integers(0, 10_000, count).astype(np.uint32),
+        generator.integers(0, 20, count).astype(np.uint32),
         at + generator.integers(0, 10**12, count),
         generator.random(count),
         np.full(count, 192, np.uint8),
