@@ -12,7 +12,7 @@ import shutil
 import socket
 import threading
 from pathlib import Path
-from typing import Final, Literal, Protocol
+from typing import Any, Final, Literal, Protocol
 
 from edge.errors import Unreachable
 
@@ -165,12 +165,22 @@ class AmqttBroker:
 
     async def _serve(self, started: threading.Event) -> None:
         try:
-            from amqtt.broker import Broker as Amqtt
+            from amqtt.broker import Broker as AmqttServer
             from amqtt.errors import AMQTTError, BrokerError
         except ImportError as error:
             self._failure = f"neither Mosquitto nor amqtt is installed ({error})"
             started.set()
             return
+
+        class Server(AmqttServer):  # type: ignore[misc]
+            """amqtt forgets connections that end before they said who they are; here each one is closed."""
+
+            async def stream_connected(self, reader: Any, writer: Any, listener_name: str) -> None:
+                try:
+                    await super().stream_connected(reader, writer, listener_name)
+                finally:
+                    writer.close()
+
         # It logs each connection; what matters of it the gateway tells itself.
         for name in ("amqtt", "transitions"):
             logging.getLogger(name).setLevel(logging.CRITICAL)
@@ -181,7 +191,7 @@ class AmqttBroker:
         self._loop = asyncio.get_running_loop()
         self._ending = asyncio.Event()
         try:
-            broker = Amqtt(configuration)
+            broker = Server(configuration)
             await broker.start()
         except (AMQTTError, BrokerError, OSError) as error:
             self._failure = str(error)

@@ -5,7 +5,9 @@ import ssl
 from pathlib import Path
 from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from plant.events import KINDS
 
 PASSWORD_SIZE_MAX = 65_535
 """MQTT's own limit for a password, in bytes."""
@@ -74,6 +76,14 @@ class MqttOptions(BaseModel):
         False, description="Take commands; the broker's access control decides who may publish them."
     )
     command_size_max: int = Field(16_384, ge=256, le=262_144, description="Largest command taken, in bytes.")
+
+    @field_validator("event_kinds")
+    @classmethod
+    def _known_kinds(cls, kinds: tuple[str, ...]) -> tuple[str, ...]:
+        unknown = [kind for kind in kinds if kind not in KINDS]
+        if unknown:
+            raise ValueError(f"no such kind of event: {', '.join(unknown)}; there are {', '.join(KINDS)}")
+        return kinds
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

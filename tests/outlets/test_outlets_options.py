@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,7 @@ def test_a_password_travels_in_plaintext_only_to_this_machine(tmp_path: Path) ->
         ({"ca_file": "c"}, "need tls = true"),
         ({"password_file": "p"}, "needs a user"),
         ({"reconnect_delay_ms_min": 500, "reconnect_delay_ms_max": 100}, "is below"),
+        ({"event_kinds": ["alarm", "alarms"]}, "no such kind of event: alarms; there are"),
         ({"prot": 1883}, "Extra inputs"),
         ({"port": 0}, "greater than or equal to 1"),
     ],
@@ -61,3 +63,11 @@ def test_every_option_is_described() -> None:
 )
 def test_loopback_is_known_without_a_name_server(host: str, loopback: bool) -> None:
     assert is_loopback(host) is loopback
+
+
+def test_the_manual_lists_every_option_with_its_default() -> None:
+    manual = (Path(__file__).parents[2] / "docs" / "mqtt.md").read_text()
+    for name, field in MqttOptions.model_fields.items():
+        default = json.dumps(field.default if not isinstance(field.default, tuple) else list(field.default))
+        shown = "none" if default == "null" else f"`{default}`"
+        assert f"| `{name}` | {shown} | {field.description} |" in manual, name
