@@ -4,6 +4,7 @@ import asyncio
 import csv
 import json
 import sys
+import time
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -256,9 +257,9 @@ def _print_rows(result: "QueryResult", form: str) -> None:
 
 def _moment(text: str) -> int:
     """Parse `2026-11-20T06:00` (local time if it has no offset), `now`, or `-2h`, `-30m`, `-1d` from now."""
-    now = datetime.now(UTC)
     if text == "now":
-        return int(now.timestamp()) * NS_PER_S
+        return time.time_ns()
+    now = datetime.now(UTC)
     units = {"m": "minutes", "h": "hours", "d": "days"}
     if text.startswith("-") and text[-1] in units:
         moment = now - timedelta(**{units[text[-1]]: float(text[1:-1])})

@@ -138,7 +138,7 @@ class Devices:
         if device.task is not None:
             device.task.cancel()
             await asyncio.wait([device.task])
-        for alarm in ("communication", "no_data", "silent"):
+        for alarm in ("communication", "no_data", "silent", "clock"):
             self._inbox.signal(
                 Condition(alarm=f"device.{name}.{alarm}", active=False, message=f"device {name} was removed or changed")
             )

@@ -1,7 +1,7 @@
 """One supervisor per device, the same for every protocol: keeps a source connected and says what is the matter.
 
 Owns when to connect, when to give up and how long to wait; the BAD readings of a lost device; the conditions
-`device.<name>.communication` and `device.<name>.no_data`; the entries of the loss ledger. Leaves the protocol to the
+`communication`, `no_data` and `clock` of `device.<name>`; the entries of the loss ledger. Leaves the protocol to the
 source and the alarms to the line. A device is connected when data came, not when a socket opened: one that accepts
 connections and says nothing does not flap.
 """
@@ -19,6 +19,7 @@ import structlog
 from edge import clock as edge_clock
 from edge.errors import Disconnected, Refused, Unreachable
 from edge.sources import Source
+from edge.sources.clock_watch import FLOOR_NS, ClockWatch, Verdict
 from edge.tick import Condition, Occurred, Signal
 from plant.batch import Batch, bad
 from plant.events import EventIds, Gap
@@ -118,6 +119,7 @@ class Supervisor:
         self._lost_told = source.lost
         self._lost_told_at: int | None = None
         self._lost_from = now.utc
+        self._clock_watch = ClockWatch(source.tags)
 
     @property
     def status(self) -> Status:
@@ -169,6 +171,7 @@ class Supervisor:
             raise Unreachable(
                 f"device {self._source.name} did not connect in {self._connect_deadline_s:g} s"
             ) from error
+        self._clock_watch.restart()
         while True:
             try:
                 async with asyncio.timeout(self._deadline_s) as limit:
@@ -180,6 +183,9 @@ class Supervisor:
                 raise Disconnected(silence) from error
             self._alive(len(batch))
             if len(batch):
+                verdict = self._clock_watch.note(batch, self._clock())
+                if verdict is not None:
+                    self._tell_clock(verdict)
                 await self._put(batch)
 
     def _alive(self, readings: int) -> None:
@@ -271,6 +277,38 @@ class Supervisor:
                 message=message,
                 asset=self._asset,
                 data={"device": name, "tags": sorted(self._named)},
+            )
+        )
+
+    def _tell_clock(self, verdict: Verdict) -> None:
+        name, offset_s = self._source.name, verdict.offset_ns / NS_PER_S
+        if not verdict.is_wrong:
+            message = f"the clock of device {name} is right"
+        elif verdict.offset_ns > 0:
+            message = (
+                f"The clock of device {name} is {offset_s:.0f} s ahead of the gateway's. Its readings get the "
+                "gateway's time and are uncertain. Set the device's clock or the time server that it follows; if the gateway is "
+                "wrong, set its clock."
+            )
+        elif verdict.stamp < FLOOR_NS:
+            day = datetime.fromtimestamp(verdict.stamp // NS_PER_S, UTC).date()
+            message = (
+                f"The clock of device {name} has lost its time: it says {day}. Its readings get the gateway's time and "
+                "are uncertain. Set the device's clock and check its battery and its time server."
+            )
+        else:
+            message = (
+                f"The readings of device {name} are {-offset_s:.0f} s old when they arrive: its clock is behind the "
+                "gateway's, or its messages are held up. Set the device's clock or the time server that it follows."
+            )
+        self._signal(
+            Condition(
+                alarm=f"device.{name}.clock",
+                active=verdict.is_wrong,
+                message=message,
+                asset=self._asset,
+                priority="medium",
+                data={"device": name, "offset_s": round(offset_s, 3)},
             )
         )
 
