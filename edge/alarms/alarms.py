@@ -69,24 +69,27 @@ class Alarms:
     def evaluate(self, readings: Batch, now: Instant) -> tuple[Event, ...]:
         """Judge the readings of one step and everything that is due. Returns the events in order."""
         book, limits, monotonic = self._book, self._limits, now.monotonic
+        if book.started is None:
+            book.started = now
         if self._replacement is not None:
             self._replace(now)
             limits = self._limits
         if book.timers.due <= monotonic:
             self._fire(now)
         if len(readings) or limits.due <= monotonic:
-            book.start(now)
             for edge in limits.observe(readings, monotonic):
                 self._apply(edge, now)
             if self._waiting:
                 self._release(now)
-        if self._held:
-            self._blame(now)
         return book.take()
 
     def condition(self, condition: Condition, now: Instant) -> tuple[Event, ...]:
         """Take what a part of the gateway found; its alarm is made at first sight."""
+        if self._book.started is None:
+            self._book.started = now
         self._book.system(condition, now)
+        if not condition.active:
+            self._returned(condition.alarm, now.monotonic + RETURN_NS)
         return self._book.take()
 
     def command(self, command: Command, now: Instant) -> tuple[Reply, tuple[Event, ...]]:
@@ -192,22 +195,33 @@ class Alarms:
         return entry.rule is not None and not entry.rule.process and self._down(self._device(entry))
 
     def _down(self, device: str) -> bool:
-        alarm = self._book.entries.get(f"device.{device}.communication")
-        return alarm is not None and alarm.state.active
+        alarm = self._book.entries.get(_communication(device))
+        return self._book.timers.runs("return", device) or (alarm is not None and alarm.state.active)
 
-    def _blame(self, now: Instant) -> None:
-        """Let the alarms count that were held while their device was down, after it had time to send values."""
-        for name in [name for name in self._held if not self._down(name)]:
-            for held in sorted(self._held.pop(name)):
-                entry = self._book.entries[held]
-                assert entry.rule is not None
-                self._book.timers.set("on", held, now.monotonic + max(entry.rule.on_delay_ns, RETURN_NS))
+    def _returned(self, alarm: str, due: int) -> None:
+        """A device answers again: it has until `due` to send values before its tags are to blame."""
+        device = alarm.removeprefix("device.").removesuffix(".communication")
+        if alarm == _communication(device):
+            self._book.timers.set("return", device, due)
+
+    def _blame(self, device: str, now: Instant) -> None:
+        """Start the delays of the alarms that were held while their device was down."""
+        if self._down(device):
+            return
+        for name in sorted(self._held.pop(device, ())):
+            entry = self._book.entries[name]
+            assert entry.rule is not None
+            self._book.timers.set("on", name, now.monotonic + entry.rule.on_delay_ns)
 
     def _fire(self, now: Instant) -> None:
         for kind, name in self._book.timers.pop(now.monotonic):
             entry = self._book.entries.get(name)
-            if kind not in {"on", "off"}:
+            if kind == "return":
+                self._blame(name, now)
+            elif kind not in {"on", "off"}:
                 self._book.fire(kind, entry, now)
+                if kind == "confirm":
+                    self._returned(name, now.monotonic)
             elif entry is not None and entry.rule is not None:
                 if entry.rule.process and not self._limits.good(entry.index):
                     self._waiting[name] = kind
@@ -295,6 +309,11 @@ def _refuse_faults(rules: Sequence[AlarmRule], table: TagTable) -> None:
         raise ValueError("; ".join(text for _, text in faults))
     if any(rule.name == FLOOD for rule in rules):
         raise ValueError(f"alarm {FLOOD} is the gateway's own: choose another name")
+
+
+def _communication(device: str) -> str:
+    """Return the name of the alarm by which the gateway tells that a device is lost."""
+    return f"device.{device}.communication"
 
 
 def _same_logic(entry: Entry, rule: AlarmRule) -> bool:

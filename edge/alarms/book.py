@@ -30,7 +30,7 @@ _RANK: Final = {"critical": 0, "high": 1, "medium": 2, "low": 3}
 
 
 class Book:
-    """All alarms by name; `abnormal` has those that are not normal."""
+    """All alarms by name; `abnormal` has those that are not normal; `started`: when the figures begin."""
 
     def __init__(self, ids: EventIds, options: AlarmOptions) -> None:
         self.options = options
@@ -45,7 +45,7 @@ class Book:
         self._groups: dict[str, set[str]] = {}
         self._group_began: dict[str, int] = {}
         self._system = 0
-        self._started: Instant | None = None
+        self.started: Instant | None = None
 
     def take(self) -> tuple[Event, ...]:
         """Hand over the events that were made since the last call."""
@@ -213,11 +213,6 @@ class Book:
 
     # The life of the book.
 
-    def start(self, now: Instant) -> None:
-        """Note when the figures begin."""
-        if self._started is None:
-            self._started = now
-
     def resume(self, entry: Entry, last: AlarmTransition, now: Instant) -> None:
         """Continue an alarm where its last transition left it; nothing is announced a second time."""
         entry.state = state_after(last, latching=entry.rule is not None and entry.rule.latch)
@@ -293,7 +288,7 @@ class Book:
     def statistics(self, now: Instant) -> AlarmStatistics:
         """Return the key figures of the alarm system."""
         stale_ns = round(self.options.stale_alarm_s * NS_PER_S)
-        return key_figures(self.annunciations, self.entries.values(), self._started or now, now, stale_ns)
+        return key_figures(self.annunciations, self.entries.values(), self.started or now, now, stale_ns)
 
     # Inside.
 

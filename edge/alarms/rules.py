@@ -148,7 +148,7 @@ class _Row:
         close = difflib.get_close_matches(text, choices, 1)
         hint = f"; did you mean {close[0]}?" if close else ""
         self.faults.append(f"{column} is {text!r}: expected one of {', '.join(choices)}{hint}")
-        return default or choices[0]
+        return default
 
     def flag(self, column: str) -> bool:
         text = self.text(column).lower()
@@ -224,7 +224,7 @@ def _limit(cells: _Row, condition: str) -> float:
 def _setpoint(cells: _Row, condition: str) -> float | str | None:
     text = cells.text("setpoint")
     if condition != "deviation":
-        if text:
+        if text and condition:
             cells.faults.append(f"setpoint is {text!r}: only a deviation alarm has a setpoint, leave it empty")
         return None
     if not text:

@@ -44,7 +44,12 @@ class Naive:
             self.started = now
         self._timers(now)
         names = [self.table.by_index[i].name for i in batch.tag.tolist()]
-        rows = list(zip(names, batch.time.tolist(), batch.value.tolist(), batch.quality.tolist(), strict=True))
+        rows = [
+            (name, time, value, BAD + 1 if quality != BAD and math.isnan(value) else quality)
+            for name, time, value, quality in zip(
+                names, batch.time.tolist(), batch.value.tolist(), batch.quality.tolist(), strict=True
+            )
+        ]
         for name, _, _, quality in rows:
             if quality != BAD:
                 self.heard[name] = now
@@ -82,12 +87,12 @@ class Naive:
         for rule in self.rules:
             judged = self.of[rule.name]
             expression = rule.suppress_when
-            if expression is not None and expression.tag == name and not math.isnan(value):
+            if expression is not None and expression.tag == name:
                 suppressed = OPERATORS[expression.op](value, expression.number)
                 if suppressed is not judged.suppressed:
                     judged.suppressed = suppressed
                     self.out.append((rule.name, "suppress" if suppressed else "unsuppress", not suppressed))
-            if rule.tag == name and rule.condition not in {"rate", "stale", "bad_quality"} and not math.isnan(value):
+            if rule.tag == name and rule.condition not in {"rate", "stale", "bad_quality"}:
                 self._edge(rule, self._holds(rule, value), now)
             if rule.tag == name and rule.condition == "rate" and math.isfinite(value):
                 v, t = self.rate.get(name, (math.nan, 0))
@@ -98,7 +103,7 @@ class Naive:
             self.rate[name] = value, time
         self.value[name] = value
         for rule in self.rules:
-            if rule.setpoint == name and not math.isnan(value):
+            if rule.setpoint == name:
                 main = self.value.get(rule.tag, math.nan)
                 if not math.isnan(main) and self.good[rule.tag]:
                     self._edge(rule, self._holds(rule, main), now)

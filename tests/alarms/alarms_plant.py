@@ -67,7 +67,9 @@ class Plant:
 
     def command(self, name: str, command_id: str = "", user: str = "anna", **arguments: Any) -> Reply:
         self.commands += 1
-        command = Command(id=command_id or f"c{self.commands}", name=name, user=user, origin="mqtt", arguments=arguments)
+        command = Command(
+            id=command_id or f"c{self.commands}", name=name, user=user, origin="mqtt", arguments=arguments
+        )
         reply, events = self.alarms.command(command, self.now)
         self._keep(events)
         return reply

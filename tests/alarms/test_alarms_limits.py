@@ -5,11 +5,11 @@ from collections import defaultdict
 
 import numpy as np
 import pytest
+from alarms_naive import Naive
+from alarms_plant import BAD, GOOD, HOT, START_UTC, UNCERTAIN, AlarmRule, Plant
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from alarms_naive import Naive
-from alarms_plant import BAD, GOOD, HOT, START_UTC, UNCERTAIN, AlarmRule, Plant
 from edge.alarms.rules import Expression
 from plant.batch import of_rows
 from plant.instant import NS_PER_S, Instant
@@ -26,7 +26,9 @@ def alarm_rules(draw: st.DrawFn) -> list[AlarmRule]:
     rules = []
     for i in range(draw(st.integers(1, 7))):
         condition = draw(
-            st.sampled_from(("HH", "H", "L", "LL", "deviation", "deviation", "rate", "discrete", "stale", "bad_quality"))
+            st.sampled_from(
+                ("HH", "H", "L", "LL", "deviation", "deviation", "rate", "discrete", "stale", "bad_quality")
+            )
         )
         tag = draw(st.sampled_from(TAGS))
         limit = float(draw(st.integers(1, 4)))
@@ -71,7 +73,7 @@ def batches(draw: st.DrawFn) -> list[tuple[int, list[tuple[int, int, float, int]
     return steps
 
 
-@settings(max_examples=600, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(rules=alarm_rules(), steps=batches())
 def test_batches_are_judged_as_if_every_reading_and_rule_was_looked_at(rules, steps):
     plant = Plant(*rules, table=SMALL, flood_start_count=1000, chatter_count=100)
@@ -113,7 +115,9 @@ def test_the_limit_itself_is_no_alarm_and_the_next_number_is():
 
 def test_a_deviation_follows_its_setpoint_tag_even_when_the_value_stands_still():
     plant = Plant(
-        AlarmRule(name="off", tag="press.pressure", condition="deviation", limit=5, setpoint="press.setpoint", deadband=1)
+        AlarmRule(
+            name="off", tag="press.pressure", condition="deviation", limit=5, setpoint="press.setpoint", deadband=1
+        )
     )
     assert plant.step(("press.pressure", 100.0)) == []
     assert plant.step(("press.setpoint", 98.0)) == []

@@ -2,11 +2,10 @@
 knows only what an operator would expect.
 """
 
+from alarms_plant import AlarmRule, Plant
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
-
-from alarms_plant import AlarmRule, Plant
 
 ALARM = "cnc.hot"
 

@@ -94,18 +94,14 @@ def test_a_flag_hides_the_core_in_the_order_out_of_service_suppressed_shelved():
 
 @pytest.mark.parametrize("state", ALL, ids=str)
 def test_a_state_is_found_again_from_its_booleans(state: State):
-    core = core_of(
-        active=state.active, acknowledged=state.acknowledged, latched=state.latched, latching=state.latching
-    )
+    core = core_of(active=state.active, acknowledged=state.acknowledged, latched=state.latched, latching=state.latching)
     assert core is state.core
 
 
 def test_a_changed_type_never_loses_what_nobody_acknowledged_and_never_gets_stuck():
     for state in ALL:
         other = not state.latching
-        core = core_of(
-            active=state.active, acknowledged=state.acknowledged, latched=state.latched, latching=other
-        )
+        core = core_of(active=state.active, acknowledged=state.acknowledged, latched=state.latched, latching=other)
         after = State(core=core, latching=other)
         assert (after.active, after.acknowledged) == (state.active, state.acknowledged)
         ways_out = [step for step in Step if follow(after, step) and step.value not in FLAG_STEPS]
