@@ -1,8 +1,9 @@
 """`make bench`: the whole path, from the PLC's socket to the committed row, at several loads.
 
-Each row starts a load server, a real Mosquitto and the real daemon (`andon run`) as processes of their own, waits until
-data flows, then measures: CPU time of the daemon (user + system, all threads) per reading, readings
-taken, memory, and how long an alarm takes. Median of several windows with the spread. Results: bench/results/latest.json.
+Each row starts a load server, a real Mosquitto and the real daemon (`andon run`) as processes of their own, waits
+until data flows, then measures: CPU time of the daemon (user + system, all threads) per reading, readings
+taken, memory, and how long an alarm takes. Median of several windows with the spread, written to
+bench/results/latest.json.
 """
 
 import argparse
@@ -72,7 +73,7 @@ def free_port() -> int:
 
 
 def configure(folder: Path, load: Load, port: int, mqtt_port: int) -> None:
-    """Write a configuration that reads every tag of the load, with a limit on the first one and 1,000 limits in all."""
+    """Write a configuration that reads every tag of the load, with limits on the first 1,000."""
     device = {
         "opcua": f'type = "opcua"\nurl = "opc.tcp://127.0.0.1:{port}/bench"\n'
         f"sampling_ms = {load.period_ms}\npublishing_ms = {load.period_ms}",
@@ -91,8 +92,8 @@ def configure(folder: Path, load: Load, port: int, mqtt_port: int) -> None:
             # 65,536 registers hold 32,768 float32 values; one unit is enough.
             rows.append(f"t{i},load,holding/{2 * i},float32,ABCD,1")
     (folder / "tags.csv").write_text("\n".join(rows) + "\n")
-    alarms = ["alarm,tag,condition,limit,cause,consequence,action", "spike,t0,HH,900,c,c,a"]
-    alarms += [f"high{i},t{i},HH,900,c,c,a" for i in range(1, min(load.tags, 1000))]
+    alarms = ["alarm,tag,condition,limit,cause,consequence,action"]
+    alarms += [f"high{i},t{i},HH,900,c,c,a" for i in range(min(load.tags, 1000))]
     (folder / "alarms.csv").write_text("\n".join(alarms) + "\n")
     (folder / "shifts.toml").write_text("")
 
@@ -145,7 +146,11 @@ def child(arguments: list[str], *, wait_for: bytes = b"", log: Path) -> Iterator
 
 
 class AlarmWatch:
-    """Subscribes to alarm events and notes source -> subscriber latency of the spike, on one clock."""
+    """Subscribes to alarm states and notes the latency from the reading's time to this subscriber, on one clock.
+
+    The reading's time is the server's (OPC UA) or that of the reply's arrival (Modbus), cut to milliseconds in the
+    message: what is measured is up to 1 ms more than the truth, and includes the broker.
+    """
 
     def __init__(self, port: int) -> None:
         self.latencies_ms: list[float] = []
@@ -157,7 +162,7 @@ class AlarmWatch:
 
     def _on_message(self, client, userdata, message) -> None:  # noqa: ARG002
         arrived = time.time_ns()
-        if not message.topic.endswith("/alarm/spike") or message.retain or not message.payload:
+        if "/alarm/high" not in message.topic or message.retain or not message.payload:
             return
         alarm = json.loads(message.payload)
         if alarm.get("transition") == "activate":
@@ -169,13 +174,19 @@ class AlarmWatch:
         self._client.loop_stop()
 
 
+def quantile(ordered: list[float], q: float) -> float:
+    return ordered[min(int(len(ordered) * q), len(ordered) - 1)] if ordered else float("nan")
+
+
 def measure(load: Load, windows: int, window_s: float) -> dict[str, object]:
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="andon-bench-")))
         port, mqtt_port = free_port(), free_port()
         configure(folder, load, port, mqtt_port)
         mosquitto = shutil.which("mosquitto", path=os.environ["PATH"] + ":/usr/sbin") or "mosquitto"
-        (folder / "mosquitto.conf").write_text(f"listener {mqtt_port} 127.0.0.1\nallow_anonymous true\n")
+        (folder / "mosquitto.conf").write_text(
+            f"listener {mqtt_port} 127.0.0.1\nallow_anonymous true\nset_tcp_nodelay true\n"
+        )
         stack.enter_context(child([mosquitto, "-c", str(folder / "mosquitto.conf")], log=folder / "mosquitto.log"))
         server = [sys.executable, "-m", f"bench.{load.protocol}_load", "--port", str(port), "--tags", str(load.tags)]
         stack.enter_context(child(server, wait_for=b"ready", log=folder / "server.log"))
@@ -206,8 +217,8 @@ def measure(load: Load, windows: int, window_s: float) -> dict[str, object]:
             "cores": statistics.median(cores),
             "rss_mb": daemon.rss_mb(),
             "first_data_s": first_data_s,
-            "alarm_ms_p50": latencies[len(latencies) // 2] if latencies else None,
-            "alarm_ms_max": latencies[-1] if latencies else None,
+            "alarm_ms_p50": quantile(latencies, 0.5),
+            "alarm_ms_p99": quantile(latencies, 0.99),
             "alarms": len(latencies),
             "ring_bytes": status.ring.bytes,
             "ring_rows": status.ring.rows,
@@ -230,6 +241,7 @@ def goals(rows: list[dict[str, object]]) -> dict[str, dict[str, object]]:
         "cpu_us_per_reading_opcua_10000": ("opcua 10k fast", "cpu_us_per_reading"),
         "cpu_us_per_reading_opcua_1000": ("opcua 1k", "cpu_us_per_reading"),
         "cpu_us_per_reading_modbus_10000": ("modbus 10k fast", "cpu_us_per_reading"),
+        "alarm_published_ms_p99": ("opcua 10k fast", "alarm_ms_p99"),
         "rss_mb_10000_tags": ("opcua 10k fast", "rss_mb"),
         "idle_cpu_percent_100_tags": ("idle", "cores"),
     }
@@ -249,17 +261,17 @@ def main() -> None:
     arguments = parser.parse_args()
     rows = []
     print(f"{'load':<18}{'offered/s':>11}{'taken/s':>11}{'us/reading':>12}{'spread':>16}{'cores':>8}{'RSS MB':>8}"
-          f"{'alarm ms p50':>14}{'max':>8}")  # fmt: skip
+          f"{'alarm ms p50':>14}{'p99':>8}")  # fmt: skip
     for load in LOADS:
         if arguments.only not in load.name:
             continue
         row = measure(load, arguments.windows, arguments.seconds)
         rows.append(row)
         low, high = row["cpu_us_spread"]  # type: ignore[misc]
-        p50, worst = row["alarm_ms_p50"] or float("nan"), row["alarm_ms_max"] or float("nan")
+        p50, p99 = row["alarm_ms_p50"], row["alarm_ms_p99"]
         print(f"{load.name:<18}{row['offered_per_s']:>11.0f}{row['taken_per_s']:>11.0f}"
               f"{row['cpu_us_per_reading']:>12.2f}{f'{low:.2f}-{high:.2f}':>16}{row['cores']:>8.3f}{row['rss_mb']:>8.0f}"
-              f"{p50:>14.2f}{worst:>8.2f}", flush=True)  # fmt: skip
+              f"{p50:>14.2f}{p99:>8.2f}", flush=True)  # fmt: skip
     report = {"machine": machine(), "rows": rows, "goals": goals(rows)}
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / "latest.json").write_text(json.dumps(report, indent=1) + "\n")

@@ -1,5 +1,5 @@
 """A Modbus TCP server that answers read requests from memory: registers hold float32 ABCD values, one sawtooth step a
-request cycle; the first value steps to 1000 in every tenth second.
+request cycle; one of the first SPIKES values at a time stands at 1000 for 100 ms.
 """
 
 import argparse
@@ -10,6 +10,7 @@ import time
 import numpy as np
 
 SPIKE = 1000.0
+SPIKES = 20
 
 
 class Server(asyncio.Protocol):
@@ -42,12 +43,9 @@ class Server(asyncio.Protocol):
         if now >= self._until:
             self._until = now + 0.02
             self._values = (self._values + 1) % 100
-            if int(now) % 10 == 0:
-                spiked = self._values.copy()
-                spiked[0] = SPIKE
-                self._raw = spiked.astype(">f4").tobytes()
-            else:
-                self._raw = self._values.astype(">f4").tobytes()
+            spiked = self._values.copy()
+            spiked[int(now * 10) % SPIKES] = SPIKE
+            self._raw = spiked.astype(">f4").tobytes()
         return self._raw
 
 

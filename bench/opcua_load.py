@@ -1,7 +1,7 @@
 """An OPC UA server that can offer 100,000 readings a second: asyncua's session and subscription handling, with
 notifications encoded by numpy. Every publishing interval each monitored item sends one new Double.
 
-The value is a sawtooth 0..99 per tag; tag 0 steps to 1000 in every tenth second, for latency measurements.
+The value is a sawtooth 0..99 per tag; in each interval one of the first SPIKES tags steps to 1000, for latency.
 """
 
 import argparse
@@ -16,13 +16,10 @@ from asyncua.server import internal_subscription, subscription_service
 
 NAMESPACE = "urn:andon:bench"
 SPIKE = 1000.0
+SPIKES = 20
 _EPOCH_1601_NS = 11_644_473_600 * 1_000_000_000
 _ITEM = np.dtype([("handle", "<u4"), ("mask", "u1"), ("type", "u1"), ("value", "<f8"), ("source", "<i8")])
 _VALUE_AND_SOURCE_TIME, _DOUBLE = 0x05, 11
-
-
-def spiking(utc_ns: int) -> bool:
-    return (utc_ns // 1_000_000_000) % 10 == 0
 
 
 class LoadSubscription(internal_subscription.InternalSubscription):
@@ -62,8 +59,8 @@ class LoadSubscription(internal_subscription.InternalSubscription):
         items = self._items
         items["value"] = (self._phase + self._cycle) % 100
         items["source"] = filetime
-        if spiking(now) and items["handle"][0] == 0:
-            items["value"][0] = SPIKE
+        if items["handle"][0] == 0:
+            items["value"][self._cycle % SPIKES] = SPIKE
         payload = struct.pack("<i", len(items)) + items.tobytes() + struct.pack("<i", -1)
         sequence, self._notification_seq = self._notification_seq, self._notification_seq + 1
         results = requestdata.results or []
