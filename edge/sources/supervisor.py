@@ -287,8 +287,8 @@ class Supervisor:
         elif verdict.offset_ns > 0:
             message = (
                 f"The clock of device {name} is {offset_s:.0f} s ahead of the gateway's. Its readings get the "
-                "gateway's time and are uncertain. Set the device's clock or the time server that it follows; if the gateway is "
-                "wrong, set its clock."
+                "gateway's time and are uncertain. Set the device's clock or the time server that it follows; if the "
+                "gateway is wrong, set its clock."
             )
         elif verdict.stamp < FLOOR_NS:
             day = datetime.fromtimestamp(verdict.stamp // NS_PER_S, UTC).date()
