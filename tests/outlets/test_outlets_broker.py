@@ -1,10 +1,15 @@
 """The broker for a plant on one machine."""
 
+import os
+import shutil
+import signal
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
-from outlets_peers import Plant, Subscriber, mosquitto_or_skip, options, running
+from outlets_peers import Plant, Subscriber, mosquitto_or_skip, options, running, until
 
 from edge.broker import AmqttBroker, Broker, MosquittoBroker, embedded, mosquitto_path
 from edge.errors import Unreachable
@@ -85,3 +90,33 @@ def _free() -> int:
 
 def test_mosquitto_is_preferred_where_it_is_installed(tmp_path: Path) -> None:
     assert embedded(tmp_path).kind == ("amqtt" if mosquitto_path() is None else "mosquitto")
+
+
+@pytest.mark.skipif(shutil.which("setpriv") is None, reason="setpriv is not installed (Debian package: util-linux)")
+async def test_mosquitto_does_not_outlive_us(tmp_path: Path) -> None:
+    mosquitto_or_skip()
+    program = (
+        "import asyncio, pathlib, sys\n"
+        "from edge.broker import embedded\n"
+        "async def main():\n"
+        "    broker = embedded(pathlib.Path(sys.argv[1]))\n"
+        "    await broker.start()\n"
+        "    print(broker.port, flush=True)\n"
+        "    await asyncio.sleep(60)\n"
+        "asyncio.run(main())\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", program, str(tmp_path)], stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        port = int(process.stdout.readline())
+        with socket.create_connection(("127.0.0.1", port), 5):
+            pass
+        os.kill(process.pid, signal.SIGKILL)
+    await until(lambda: not _accepts(port))
+
+
+def _accepts(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port), 5).close()
+    except OSError:
+        return False
+    return True

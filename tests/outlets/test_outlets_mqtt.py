@@ -339,3 +339,14 @@ async def test_nothing_happens_when_it_is_switched_off(broker: Mosquitto) -> Non
         plant.commit()
         assert plant.outlet.view().state == "off"
         assert plant.outlet.view().unacknowledged == 0
+
+
+async def test_a_new_configuration_clears_the_alarms_that_are_gone(broker: Mosquitto) -> None:
+    async with running(Plant(options(broker.port))) as plant:
+        await plant.connected()
+        plant.step(plant.transition("stays"), plant.transition("removed"))
+        plant.commit()
+        await plant.sent()
+        del plant.alarms["pressing/line2/press", "removed"]
+        plant.outlet.use(plant.table)
+        await until(lambda: set(retained(broker.port, f"{PRESS}/alarm/+")) == {f"{PRESS}/alarm/stays"})

@@ -3,6 +3,7 @@
 import datetime as dt
 import ipaddress
 import subprocess
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +13,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from outlets_peers import Mosquitto, Plant, Subscriber, mosquitto, options, running, until
+
+from plant.batch import of_rows
 
 PRESS = "Acme/Ulm/pressing/line2/press"
 
@@ -228,3 +231,44 @@ async def test_a_denied_look_at_the_retained_alarms_still_clears_the_normal_ones
             plant.outlet._states.reset(plant.alarms.values())
             plant.outlet._on_events([Subscribed(tuple(plant.outlet.topics.alarm_filters()), "Not authorized")])
             await other.until(lambda: None in other.on("/alarm/a"))
+
+
+async def test_the_access_control_of_the_manual_is_enough_and_no_more(tmp_path: Path, users: list[str]) -> None:
+    manual = (Path(__file__).parents[2] / "docs" / "mqtt.md").read_text()
+    lines = manual.split("```text\n")[1].split("```")[0].replace("operator-panel", "scada")
+    file = tmp_path / "acl"
+    file.write_text(lines)
+    file.chmod(0o600)
+    with (
+        mosquitto(tmp_path, *users, f"acl_file {file}", anonymous=False) as broker,
+        Subscriber(broker.port, user="scada", password="secret of scada") as scada,
+    ):
+        password_file = _password(tmp_path, "secret of box1")
+        chosen = options(broker.port, user="box1", password_file=password_file)
+        async with running(Plant(chosen)) as plant:
+            await plant.connected()
+            now = time.time_ns()
+            plant.step(
+                plant.transition("a"), plant.transition("full", asset=""), readings=of_rows([(0, now, 1.0, 192)])
+            )
+            plant.commit()
+            await plant.sent()
+            scada.publish("Acme/Ulm/_gateway/box1/command", '{"id": "1", "name": "snapshot"}')
+            for ending in (
+                "/alarm/a",
+                "/alarm/full",
+                "press/event",
+                "box1/event",
+                "/value",
+                "/status",
+                "/snapshot",
+                "/reply",
+            ):
+                await scada.until(lambda ending=ending: scada.on(ending), ending)
+            assert plant.outlet.view().sentence == ""
+            assert plant.outlet.counters()["denied_messages"] == 0
+        cleared = len(scada.on("/alarm/a"))
+        scada.publish(f"{PRESS}/alarm/a", b"", retain=True)
+        scada.publish("Acme/Ulm/_gateway/box1/command", b"{}")
+        await scada.until(lambda: any(m.topic.endswith("/status") and b"offline" in m.payload for m in scada.messages))
+        assert len(scada.on("/alarm/a")) == cleared
