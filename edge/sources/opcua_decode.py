@@ -50,7 +50,9 @@ _NAMES: Final[dict[int, str]] = {
     25: "DiagnosticInfo",
 }
 
-Bytes = NDArray[np.uint8]
+_CARE: Final = np.array([0xFF, 0xFFFF], np.uint16)
+"""The bits of mask and type that decide about the layout: the byte after a mask without a value is no type."""
+
 Rows = NDArray[np.intp]
 
 
@@ -181,12 +183,12 @@ def _uniform(data: bytes, start: int, count: int, prefix: int, end: int) -> tupl
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Piece:
-    """One column of some rows: where its bytes lie relative to the first item."""
+    """One column of some rows: where its values lie relative to the first item. rows None = every row has it."""
 
     name: str
     kind: int
-    rows: Rows
-    bytes: Rows
+    rows: Rows | None
+    at: Rows
     form: str
 
 
@@ -200,56 +202,71 @@ class _Layout:
     pieces: tuple[_Piece, ...]
     size: int
 
-    def fits(self, body: Bytes) -> bool:
-        return self.size < body.shape[0] and bool(((_marks(body, self.marks) & self.care) == self.keys).all())
+    def fits(self, data: bytes, start: int) -> bool:
+        if start + self.size >= len(data):
+            return False
+        marks: NDArray[np.uint16] = _window(data, start, "<u2")[self.marks]  # type: ignore[assignment]
+        return bool((marks & self.care == self.keys).all())
 
 
-def _marks(body: Bytes, at: Rows) -> NDArray[np.uint16]:
-    marks: NDArray[np.uint16] = body[at] | np.left_shift(body[at + 1], 8, dtype=np.uint16)
-    return marks
+def _window(data: bytes, start: int, form: str) -> NDArray[np.generic]:
+    """Return a view whose element i is the number at byte start + i, whatever its alignment."""
+    dtype = np.dtype(form)
+    return np.ndarray((len(data) - start - dtype.itemsize + 1,), dtype, data, start, (1,))
 
 
-def _pieces(keys: NDArray[np.uint16], marks: Rows, rows: Rows) -> tuple[_Piece, ...]:
-    """Plan the gathers of value, status and times for `rows`, whose items have a fixed size."""
+def _pieces(keys: NDArray[np.uint16], marks: Rows, rows: Rows | None) -> tuple[_Piece, ...]:
+    """Plan the gathers for `rows` (None = all), whose items have a fixed size; handles are taken for all."""
+    if rows is not None:
+        keys, marks = keys[rows], marks[rows]
+    pieces = []
 
-    def piece(name: str, kind: int, form: str, chosen: NDArray[np.bool_], place: int) -> _Piece:
-        at = marks[rows[chosen]] + _OFFSETS[keys[rows[chosen]], place]
-        spread = at[:, None] + np.arange(np.dtype(form).itemsize)
-        return _Piece(name, kind, rows[chosen], spread.ravel(), form)
+    def add(name: str, kind: int, form: str, chosen: NDArray[np.bool_], at: Rows) -> None:
+        if chosen.all():
+            pieces.append(_Piece(name, kind, rows, at, form))
+        elif chosen.any():
+            some = np.flatnonzero(chosen)
+            pieces.append(_Piece(name, kind, some if rows is None else rows[some], at[some], form))
 
-    offsets = _OFFSETS[keys[rows]]
-    kinds = keys[rows] >> 8
-    found = [
-        piece("value", int(kind), DTYPES[int(kind)], (kinds == kind) & (offsets[:, 0] >= 0), 0)
-        for kind in np.unique(kinds)
-        if kind
-    ]
-    found += [piece(name, 0, form, offsets[:, place] >= 0, place) for name, form, place in _PARTS]
-    return tuple(part for part in found if len(part.rows))
+    kinds = keys >> 8
+    for kind in np.unique(kinds).tolist():
+        if kind:
+            add("value", kind, DTYPES[kind], kinds == kind, marks + 2)
+    for name, form, place in _PARTS:
+        offsets = _OFFSETS[keys, place]
+        add(name, 0, form, offsets >= 0, marks + offsets)
+    return tuple(pieces)
 
 
-def _gather(body: Bytes, pieces: tuple[_Piece, ...], marks: Rows, prefix: int) -> Columns:
+def _gather(data: bytes, start: int, pieces: tuple[_Piece, ...], marks: Rows, prefix: int) -> Columns:
     n = len(marks)
     columns = Columns(None, np.full(n, np.nan), None, None, None)
     if prefix:
-        columns.handle = body[marks[:, None] + np.arange(-4, 0)].view("<u4")[:, 0]
+        columns.handle = _window(data, start, "<u4")[marks - prefix]  # type: ignore[assignment]
     for piece in pieces:
-        raw = body[piece.bytes].view(piece.form)
+        raw = _window(data, start, piece.form)[piece.at]
         if piece.name == "value":
-            numbers = _numbers(raw, piece.kind)
-            columns.value[piece.rows] = numbers
-            beyond = _beyond(numbers) if piece.kind in {_INT64, _UINT64} else None
-            if beyond is not None:
-                if columns.inexact is None:
-                    columns.inexact = np.zeros(n, np.bool_)
-                columns.inexact[piece.rows] = beyond
-        elif len(piece.rows) == n:
+            _put_numbers(columns, _numbers(raw, piece.kind), piece)
+        elif piece.rows is None:
             setattr(columns, piece.name, raw)
         else:
             part = np.zeros(n, raw.dtype)
             part[piece.rows] = raw
             setattr(columns, piece.name, part)
     return columns
+
+
+def _put_numbers(columns: Columns, numbers: NDArray[np.float64], piece: _Piece) -> None:
+    beyond = _beyond(numbers) if piece.kind in {_INT64, _UINT64} else None
+    if piece.rows is None:
+        columns.value = numbers
+        columns.inexact = beyond
+        return
+    columns.value[piece.rows] = numbers
+    if beyond is not None:
+        if columns.inexact is None:
+            columns.inexact = np.zeros(len(columns.value), np.bool_)
+        columns.inexact[piece.rows] = beyond
 
 
 def _text_of(data: bytes, start: int, stop: int) -> str | Unusable:
@@ -299,10 +316,9 @@ class Decoder:
         uniform = _uniform(data, start, count, prefix, end)
         if uniform is not None:
             return uniform
-        body = np.frombuffer(data, np.uint8)[start:]
         layout = self._layouts.get((count, prefix, end - start))
-        if layout is not None and layout.fits(body):
-            return _gather(body, layout.pieces, layout.marks, prefix), start + layout.size
+        if layout is not None and layout.fits(data, start):
+            return _gather(data, start, layout.pieces, layout.marks, prefix), start + layout.size
         try:
             return self._scan(data, start, count, prefix, end)
         except (struct.error, IndexError) as error:
@@ -323,20 +339,19 @@ class Decoder:
             at += size
         if at > end:
             raise Malformed(f"items end after byte {at}, the notification after {end}")
-        body = np.frombuffer(padded, np.uint8)[start:]
         places = np.array(marks, np.intp) - start
-        keys = _marks(body, places)
-        care = np.where(keys & 1, 0xFFFF, 0xFF).astype(np.uint16)
+        keys: NDArray[np.uint16] = _window(padded, start, "<u2")[places]  # type: ignore[assignment]
+        care = _CARE[keys & 1]
         keys &= care
         if not variable:
-            pieces = _pieces(keys, places, np.arange(count))
+            pieces = _pieces(keys, places, None)
             if len(self._layouts) >= LAYOUTS_MAX:
                 self._layouts.clear()
             self._layouts[count, prefix, end - start] = _Layout(places, keys, care, pieces, at - start)
-            return _gather(body, pieces, places, prefix), at
+            return _gather(data, start, pieces, places, prefix), at
         fixed = np.ones(count, np.bool_)
         fixed[[row for row, _ in variable]] = False
-        columns = _gather(body, _pieces(keys, places, np.flatnonzero(fixed)), places, prefix)
+        columns = _gather(data, start, _pieces(keys, places, np.flatnonzero(fixed)), places, prefix)
         _fill(columns, data, marks, variable)
         return columns, at
 

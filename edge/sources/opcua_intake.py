@@ -83,6 +83,7 @@ class Intake:
 
         asked: they answer a read. A value whose source time stands still is then as new as the server says.
         """
+        positions = positions.astype(np.intp, copy=False)
         value = columns.value
         code = columns.status
         quality = np.full(len(value), GOOD, np.uint8) if code is None else _QUALITY[code >> 30]
@@ -116,7 +117,7 @@ class Intake:
     def _put_texts(
         self,
         columns: Columns,
-        positions: NDArray[np.intp] | NDArray[np.uint32],
+        positions: NDArray[np.intp],
         reasons: dict[int, str],
     ) -> None:
         """Put the codes of texts into the values; remember in `reasons` why a row has none."""
@@ -143,7 +144,7 @@ class Intake:
     def _judge(
         self,
         columns: Columns,
-        positions: NDArray[np.intp] | NDArray[np.uint32],
+        positions: NDArray[np.intp],
         unfit: NDArray[np.bool_],
         reasons: dict[int, str],
     ) -> None:

@@ -86,24 +86,17 @@ class Subscriber:
         self._retry_at = 0
         self._repeat_at = 0
         self._left_at = 0
+        self._full = False
 
     async def start(self) -> None:
         """Set up everything. Raises NoSubscriptions, Disconnected or UaStatusCodeError."""
         positions = range(self._count)
         size = self._options.items_per_subscription
-        for first in range(0, max(len(positions), 1), size):
-            chunk = positions[first : first + size]
-            try:
-                subscription = await self._subscribe()
-            except UaStatusCodeError as error:
-                if not self._subscriptions:
-                    if error.code in UNSUPPORTED or error.code == _NO_MORE_SUBSCRIPTIONS:
-                        raise NoSubscriptions(explain(error.code)) from error
-                    raise
-                if error.code != _NO_MORE_SUBSCRIPTIONS:
-                    raise
-                subscription = next(reversed(self._subscriptions.values()))
-            await self._items.create(subscription, chunk)
+        subscription = await self._first()
+        for first in range(0, self._count, size):
+            if first and not self._full:
+                subscription = await self._next(subscription)
+            await self._items.create(subscription, positions[first : first + size])
         now = clock.now()
         if self._items.refused:
             self._ready.append(self._intake.refused(sorted(self._items.refused), now))
@@ -126,6 +119,24 @@ class Subscriber:
         await asyncio.gather(*tasks, return_exceptions=True)
         self._workers = []
         self._retry = None
+
+    async def _first(self) -> Subscription:
+        try:
+            return await self._subscribe()
+        except UaStatusCodeError as error:
+            if error.code in UNSUPPORTED or error.code == _NO_MORE_SUBSCRIPTIONS:
+                raise NoSubscriptions(explain(error.code)) from error
+            raise
+
+    async def _next(self, subscription: Subscription) -> Subscription:
+        """Return one more subscription, or the same where the server has no more: it takes the rest of the nodes."""
+        try:
+            return await self._subscribe()
+        except UaStatusCodeError as error:
+            if error.code != _NO_MORE_SUBSCRIPTIONS:
+                raise
+            self._full = True
+            return subscription
 
     async def _subscribe(self) -> Subscription:
         options = self._options
