@@ -59,7 +59,7 @@ class Book:
 
     def activate(self, entry: Entry, now: Instant, value: float = math.nan, source_time: int = 0) -> None:
         """The condition holds: a new occurrence begins, unless the alarm is active already."""
-        if follow(entry.state, Step.ACTIVATE) is None:
+        if entry.state.active:
             return
         entry.occurrence = self._ids()
         entry.value = value if math.isfinite(value) else None

@@ -8,6 +8,7 @@ under every flag. The letter A..I is derived for display. What the table does no
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from functools import cache
 from typing import Any, Final
 
 
@@ -113,6 +114,7 @@ class State:
         return "G" if self.shelved else self.core.value
 
 
+@cache  # 72 states times 11 steps at most
 def follow(state: State, step: Step) -> State | None:
     """Return the state after `step`, or None where the table has no such transition."""
     flag = FLAGS.get(step)
