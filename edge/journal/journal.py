@@ -333,8 +333,11 @@ class Journal:
         Too old ones go only when every consumer is done with them. What does not fit goes in any case, and the Gap
         returned says what a consumer will miss; it has no id yet.
         """
-        ((done,),) = self._read("SELECT coalesce(min(seq), ?) FROM cursors", (self._last,))
+        oldest = self._read("SELECT time FROM events ORDER BY seq LIMIT 1")
         horizon = now - int(self.options.journal_retention_days * NS_PER_DAY)
+        if not oldest or (oldest[0][0] >= horizon and self.size <= self.options.journal_bytes_max):
+            return None
+        ((done,),) = self._read("SELECT coalesce(min(seq), ?) FROM cursors", (self._last,))
         rows = self._read("SELECT seq, time FROM events ORDER BY seq LIMIT ?", (TRIM_ROWS_MAX,))
         old = 0
         for seq, time in rows:

@@ -11,7 +11,6 @@ from typing import Final
 from edge.ring.errors import ring_error
 
 BALLAST_NAME: Final = "ballast"
-_PIECE: Final = 1 << 20
 
 
 class Ballast:
@@ -41,21 +40,15 @@ class Ballast:
         return held
 
     def fill(self) -> None:
-        """Take the space, really: with blocks, not with a hole. Raises RingError and leaves nothing behind."""
+        """Take the space, with blocks, not with a hole. Raises RingError and leaves nothing behind."""
         try:
             descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
             try:
-                self._fill(descriptor)
+                if self.size:
+                    os.posix_fallocate(descriptor, 0, self.size)
+                os.fsync(descriptor)
             finally:
                 os.close(descriptor)
         except OSError as error:
             self.path.unlink(missing_ok=True)
             raise ring_error(error, f"reserve {self.size} bytes in {self.path}") from error
-
-    def _fill(self, descriptor: int) -> None:
-        # Zeros could be stored as nothing by a compressing file system.
-        piece = os.urandom(_PIECE)
-        written = 0
-        while written < self.size:
-            written += os.write(descriptor, piece[: self.size - written])
-        os.fsync(descriptor)

@@ -27,7 +27,7 @@ _TRIES_MAX: Final = 3
 """A file that is trimmed between planning and running makes a query fail; then it is planned again."""
 _GONE_TEXT: Final = "does not exist because schema"
 _EXPORT: Final = """
-COPY (SELECT * FROM readings WHERE time >= make_timestamp({start}) AND time < make_timestamp({end}) ORDER BY seq)
+COPY (SELECT * FROM readings WHERE time >= make_timestamp({start}) AND time < make_timestamp({end}))
 TO '{path}' (FORMAT parquet, COMPRESSION zstd, PARQUET_VERSION v2)
 """
 

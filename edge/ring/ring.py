@@ -152,6 +152,11 @@ class Ring:
         if connection is not None:
             connection.close()
 
+    def _interrupt_readers(self) -> None:
+        with self._guard:
+            for reader in self._readers:
+                reader.interrupt()
+
     def _attach(self, connection: duckdb.DuckDBPyConnection, path: Path) -> Segment | None:
         try:
             return files.attach(connection, path)
@@ -212,6 +217,9 @@ class Ring:
             self._insert(connection, open_, batch, counts, texts)
         except duckdb.Error as error:
             self._healthy = False
+            if isinstance(error, duckdb.OutOfMemoryException):
+                # Queries share the engine's memory; ingest comes first.
+                self._interrupt_readers()
             raise ring_error(error, f"append to {self.segments[-1].path}") from error
         except RingError:
             self._healthy = False
@@ -306,8 +314,8 @@ class Ring:
         self.damaged = damaged_files(self.folder)
         self._damaged_size = sum(path.stat().st_size for path in self.damaged if path.exists())
 
-    def trim(self, now: int, coming: int = 0) -> list[Dropped]:
-        """Unlink the oldest files until age and bytes keep their bounds with `coming` more rows. Raises RingError."""
+    def trim(self, coming: int = 0) -> list[Dropped]:
+        """Unlink the oldest files until `coming` more rows fit into the byte budget. Raises RingError."""
         dropped: list[Dropped] = []
         if self.segments:
             self.segments[-1].measure()
@@ -318,10 +326,17 @@ class Ring:
             if gone is None:
                 break
             dropped.append(gone)
-        horizon = now - int(self.options.age_max_days * NS_PER_DAY)
-        while len(self.segments) > 1 and self.segments[1].created < horizon:
-            dropped.append(self._drop_segment("age"))
         return dropped
+
+    def drop_aged(self, now: int) -> Dropped | None:
+        """Unlink the oldest file if all of it is older than the age limit. Raises RingError.
+
+        One file at a time: a clock that is wrong for a moment must not cost the whole ring.
+        """
+        horizon = now - int(self.options.age_max_days * NS_PER_DAY)
+        if len(self.segments) > 1 and self.segments[1].created < horizon:
+            return self._drop_segment("age")
+        return None
 
     def drop_oldest(self, reason: Reason) -> Dropped | None:
         """Unlink the oldest file that is not being written; None if there is none. Raises RingError.

@@ -185,10 +185,11 @@ def _check(connection: duckdb.DuckDBPyConnection, path: Path, first: int) -> Seg
     if form != FORMAT or said_first != first:
         raise RingError(f"{path} says of itself that it is format {form}, first row {said_first}")
     size = _one(connection, _SIZE.format(alias=name))[0]
-    if size and path.stat().st_size < size + _HEADER_BYTES:
-        raise RingError(f"{path} is shorter than it says: {path.stat().st_size} of {size + _HEADER_BYTES} bytes")
     segment = Segment(path, first, created, 0, 0, 0, size_of(path))
     recount(connection, segment)
+    if size and path.stat().st_size < size + _HEADER_BYTES:
+        # Torn, or only its last free blocks were never written, as after a crash: reading it whole tells.
+        scan(connection, segment)
     return segment
 
 

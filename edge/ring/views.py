@@ -10,8 +10,10 @@ import duckdb
 
 from edge.ring.segment import Segment
 
-KPIS: Final = ("availability", "performance", "quality", "oee", "teep", "utilisation")
-"""Virtual tags whose name ends in one of these (after a dot) make the view `oee`."""
+KPIS: Final = (
+    "oee", "availability", "performance", "quality", "nee", "teep", "utilisation", "produced", "rejected",
+)  # fmt: skip
+"""A virtual tag `<machine>.<one of these>` is a column of the view `oee`."""
 COUNT_INTERVAL_MINUTES: Final = 10
 
 BASE: Final = """
@@ -60,15 +62,16 @@ _ROWS: Final = "SELECT {first} + rowid AS seq, time, tag, value, quality FROM {a
 _COUNTS: Final = "SELECT since, tag, received, kept, bad, dropped FROM {alias}.counts"
 _OEE: Final = """
 CREATE OR REPLACE VIEW oee AS
-SELECT time, asset, {filled} FROM (
-    SELECT time, asset, {pivoted} FROM (
-        SELECT r.time, t.asset, split_part(t.tag, '.', -1) AS kpi, r.value
+SELECT time, machine, asset, {filled} FROM (
+    SELECT time, machine, asset, {pivoted} FROM (
+        SELECT r.time, regexp_replace(t.tag, '\\.[^.]*$', '') AS machine, t.asset,
+               split_part(t.tag, '.', -1) AS kpi, r.value
         FROM ({rows}) r JOIN tags t ON t.index = r.tag
         WHERE t.virtual AND split_part(t.tag, '.', -1) IN ({kpis}) AND r.quality > 0)
-    GROUP BY time, asset)
+    GROUP BY time, machine, asset)
 """
 _PIVOTED: Final = "max(value) FILTER (kpi = '{kpi}') AS {kpi}"
-_FILLED: Final = "last_value({kpi} IGNORE NULLS) OVER (PARTITION BY asset ORDER BY time) AS {kpi}"
+_FILLED: Final = "last_value({kpi} IGNORE NULLS) OVER (PARTITION BY machine ORDER BY time) AS {kpi}"
 
 
 def create_base(connection: duckdb.DuckDBPyConnection) -> None:

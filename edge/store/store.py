@@ -107,7 +107,7 @@ class Store:
         """
         future: Future[T] = Future()
         with self._wake:
-            if self._stopping or self._thread is None:
+            if self._stopping or self._thread is None or self._ended.done():
                 raise StorageError("the store is not running")
             if len(self._calls) >= CALLS_MAX:
                 raise StorageError("the store has too much to do: try again")
@@ -268,7 +268,7 @@ class Store:
                 # The caller's error goes back to the caller.
                 future.set_exception(error)
 
-    def _commit(self, *, last: bool = False) -> None:
+    def _commit(self, last: bool = False) -> None:
         report = self._writer.commit(last=last)
         self._write_cursors()
         self._view = self._writer.view()

@@ -24,6 +24,8 @@ STEPS_MAX: Final = 64
 """Files that one commit may give up for space before it lets go until the next try."""
 RETRY_NS: Final = 1 * NS_PER_S
 """Between two tries to commit readings while the ring is down."""
+AGED_NS: Final = 600 * NS_PER_S
+"""Between two files that go because of their age; less where files cover less than 40 minutes."""
 LOSS_NS: Final = 5 * NS_PER_S
 """Losses of this long are told as one Gap."""
 
@@ -69,6 +71,7 @@ class Writer:
         self._ring_retry_at = 0
         self._journal_suspect = False
         self._losses_at = 0
+        self._aged_at = 0
 
     # One commit
 
@@ -245,7 +248,7 @@ class Writer:
         return True
 
     def _trim(self, now: Instant, coming: int) -> None:
-        for gone in self.ring.trim(now.utc, coming):
+        for gone in self.ring.trim(coming):
             self._dropped(gone, now)
 
     def _dropped(self, gone: Dropped, now: Instant) -> None:
@@ -287,6 +290,11 @@ class Writer:
         self._health.put(DAMAGED, f"damaged files lie in {self.ring.folder}: {names}; move them away" if names else "")
 
     def _care_for_space(self, now: Instant) -> None:
+        if now.monotonic >= self._aged_at:
+            self._aged_at = now.monotonic + min(AGED_NS, self.options.segment_minutes * AGED_NS // 40)
+            aged = self.ring.drop_aged(now.utc)
+            if aged is not None:
+                self._dropped(aged, now)
         free, wanted = self.ring.free, self.options.free_bytes_min
         if free < wanted and len(self.ring.segments) > 1:
             gone = self.ring.drop_oldest("disk_full")

@@ -26,7 +26,7 @@ def test_bytes_are_bounded_and_ingest_never_stops(ring):
     appended = 0
     dropped = []
     for group in range(60):
-        dropped += ring.trim(T0, 10_000)
+        dropped += ring.trim(10_000)
         ring.append(noise(10_000, seed=group), T0)
         appended += 10_000
         assert size_on_disk(ring) <= SMALL.bytes_max
@@ -43,7 +43,7 @@ def test_age_is_bounded(tmp_path):
     for hour in range(0, 96, 3):
         now = T0 + hour * 60 * MINUTE
         ring.append(readings(100, start=hour * 100, at=now), now)
-        ring.trim(now)
+        ring.drop_aged(now)
     oldest = min(value for _, value in values(ring))
     assert 96 - 48 - 10 <= oldest / 100 <= 96 - 48
     ring.close()

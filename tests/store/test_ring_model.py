@@ -53,7 +53,9 @@ class RingModel(RuleBasedStateMachine):
 
     @rule()
     def trim(self):
-        self.ring.trim(self.now)
+        assert self.ring.trim() == []
+        while self.ring.drop_aged(self.now) is not None:
+            pass
         while len(self.files) > 1 and self.files[1][0] < self.now - 10 * MINUTE:
             self.files.popleft()
 

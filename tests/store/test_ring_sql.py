@@ -7,6 +7,7 @@ import pytest
 from ring_data import DAY, T0, readings
 
 from edge.ring import Ring, RingError, RingOptions, TagRow, export, query
+from plant.batch import of_rows
 
 ROWS = 3000
 
@@ -167,3 +168,14 @@ def test_an_export_goes_nowhere_else(ring, tmp_path):
     with pytest.raises(RingError):
         export(ring, T0, T0 + DAY, tmp_path / "x.parquet", 30)
     assert not (tmp_path / "x.parquet").exists()
+
+
+def test_oee_has_one_row_per_machine_and_moment_with_the_last_known_figures(ring):
+    names = ["press.oee", "press.availability", "cnc.oee", "press.other"]
+    ring.describe([TagRow(index=i, name=name, asset="a/l/c", virtual=True) for i, name in enumerate(names)], [])
+    ring.drop_oldest("bytes")
+    now = T0 + 10 * DAY
+    rows = [(0, now, 0.7, 192), (1, now, 0.9, 192), (2, now, 0.5, 192), (0, now + 10**9, 0.8, 192), (3, now, 9.0, 192)]
+    ring.append(of_rows([*rows, (0, now + 2 * 10**9, float("nan"), 0)]), now)
+    answer = ask(ring, f"SELECT machine, oee, availability, teep FROM oee WHERE time >= make_timestamp({now // 1000})")
+    assert sorted(answer.rows) == [("cnc", 0.5, None, None), ("press", 0.7, 0.9, None), ("press", 0.8, 0.9, None)]
