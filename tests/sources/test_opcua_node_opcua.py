@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 from cryptography import x509
-from opcua_peers import collect, connected, free_port, has, last, point, source
+from cryptography.hazmat.primitives import serialization
+from opcua_peers import certificate, collect, connected, free_port, has, last, point, put, source
 
 from edge.errors import Disconnected, Refused, Unreachable
 from plant.batch import BAD, GOOD
@@ -159,6 +160,28 @@ async def test_a_secured_channel_with_user_and_password(plc, tmp_path, policy):
         await plc.tell(set="load", value=2.5)
     password.write_text("guess", encoding="utf-8")
     with pytest.raises(Refused, match="'andon'"):
+        await source(plc.url, [], **secured).connect()
+
+
+async def test_a_user_can_be_a_certificate(plc, tmp_path):
+    user, key = certificate("urn:test:user", ())
+    private = tmp_path / "user.key"
+    pem = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    private.write_bytes(key.private_bytes(*pem))
+    trusted = tmp_path / "pki" / "trusted" / "certs"
+    secured = {
+        "security_policy": "Basic256Sha256", "security_mode": "SignAndEncrypt", "pki_dir": tmp_path / "pki",
+        "check_host": False, "user_certificate": put(tmp_path, "user.der", user), "user_private_key": private,
+    }  # fmt: skip
+    with pytest.raises(Refused, match="not trusted"):
+        await source(plc.url, [], **secured).connect()
+    trusted.mkdir(parents=True)
+    for rejected in (tmp_path / "pki" / "rejected").iterdir():
+        rejected.rename(trusted / rejected.name)
+    async with connected(plc.url, [point(1, "load")], **secured) as one:
+        await collect(one, has(1, 2.5, GOOD))
+    private.write_bytes(certificate()[1].private_bytes(*pem))
+    with pytest.raises(Refused, match="does not belong"):
         await source(plc.url, [], **secured).connect()
 
 
