@@ -5,7 +5,6 @@ This is the diagram in code: devices -> inbox -> line -> outlets and store. Noth
 
 import asyncio
 import contextlib
-import dataclasses
 import gc
 import logging
 import os
@@ -20,13 +19,13 @@ import structlog
 
 from edge import clock, systemd
 from edge.alarms import Alarms
-from edge.config import Config, is_text, load
+from edge.config import Config, load, make_table, make_tags
 from edge.devices import Devices
 from edge.errors import AndonError, ConfigError
 from edge.journal import Journal
 from edge.line import Inbox, Line
 from edge.outlets.mqtt import MqttOutlet
-from edge.production import Production, calendar_of, virtual_tags
+from edge.production import Production, calendar_of
 from edge.snapshot import Face
 from edge.store import CommitReport, Store, open_storage
 from edge.terminal import watch as watch_terminal
@@ -37,7 +36,7 @@ from edge.web.server import Web
 from plant.batch import concat
 from plant.events import AlarmTransition, EventIds, GatewayEvent
 from plant.instant import NS_PER_S
-from plant.tags import Tag, TagTable
+from plant.tags import TagTable
 from plant.texts import Texts
 
 WAKE_S = 0.1
@@ -45,43 +44,10 @@ WAKE_S = 0.1
 SWITCH_INTERVAL_S = 0.0005
 """Python's default of 5 ms would let any other thread hold the loop for that long."""
 COUNTERS_KEY = "production.counters"
-COUNTERS_PERIOD_NS = 10 * NS_PER_S
+NAMESPACES_KEY = "opcua.namespaces"
+STATE_PERIOD_NS = 10 * NS_PER_S
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger("andon")
-
-
-def make_tags(config: Config) -> list[Tag]:
-    """Return every tag that the configuration asks for, measured and virtual, without an index yet."""
-    asset_of = {options.name: options.asset for options in config.file.device}
-    measured = [
-        Tag(
-            name=row.tag,
-            index=-1,
-            asset=row.asset or asset_of[row.device],
-            device=row.device,
-            unit=row.unit,
-            description=row.description,
-            scale=row.scale,
-            offset=row.offset,
-            minimum=row.minimum,
-            maximum=row.maximum,
-            deadband=row.deadband,
-            heartbeat_ns=int(row.heartbeat_s * NS_PER_S),
-            stale_after_ns=int(row.stale_after_s * NS_PER_S),
-            text=is_text(row),
-        )
-        for row in config.tags
-    ]
-    virtual = [
-        Tag(name=name, index=-1, asset=asset, unit=unit, description=description, virtual=True)
-        for name, asset, unit, description in virtual_tags(config.file.machine)
-    ]
-    return measured + virtual
-
-
-def make_table(tags: Iterable[Tag], index: Mapping[str, int]) -> TagTable:
-    """Build the tag table from the indices that the journal gave."""
-    return TagTable(dataclasses.replace(tag, index=index[tag.name]) for tag in tags)
 
 
 class App:
@@ -106,7 +72,8 @@ class App:
         self.outlet: MqttOutlet
         self.devices: Devices
         self._changing = asyncio.Lock()
-        self._counters_due = 0
+        self._state_due = 0
+        self._namespaces: dict[str, dict[str, str]] = {}
 
     async def run(self) -> None:
         """Open everything in order, run until stopped, close in reverse order."""
@@ -127,7 +94,7 @@ class App:
     def _build(self, journal: Journal) -> None:
         """Continue where the journal says that the last run ended."""
         now = clock.now()
-        tags = make_tags(self.config)
+        tags = make_tags(self.config.file, self.config.tags)
         self.table = make_table(tags, journal.register_tags(tags))
         self.texts = Texts(journal.texts())
         self.alarms = Alarms(self.config.rules, self.table, self.ids, self.config.file.alarms)
@@ -135,6 +102,7 @@ class App:
         self.production = self._make_production(self.config, self.table)
         counters = journal.get_state(COUNTERS_KEY) or {}
         self._restore(self.production, self.config, journal, counters)
+        self._namespaces = journal.get_state(NAMESPACES_KEY) or {}
         self.line = Line(self.table, self.production, self.alarms, self.ids, now)
         self.outlet = self._make_outlet()
         self._occurred("started", version=self.face.version)
@@ -180,7 +148,7 @@ class App:
             watchdog = group.create_task(self._feed_watchdog(), name="watchdog")
             lag = group.create_task(self.lag.run(), name="loop lag")
             storing = group.create_task(self.store.wait(), name="store")
-            self.devices = Devices(group, self.inbox, self.texts, self.state_dir)
+            self.devices = Devices(group, self.inbox, self.texts, self.state_dir, self._namespaces)
             await self.devices.use(self.config, {tag.name: tag.index for tag in self.table.tags})
             gc.collect()
             gc.freeze()  # what stands now stands for ever; the collector need not walk it again
@@ -211,9 +179,9 @@ class App:
         # Raw counter values are kept in the transaction of the events that were counted from them, and now and then
         # without events, so that a restart knows until when the machines were seen.
         state = None
-        if tick.events or now.monotonic >= self._counters_due:
-            self._counters_due = now.monotonic + COUNTERS_PERIOD_NS
-            state = {COUNTERS_KEY: self.production.counters()}
+        if tick.events or now.monotonic >= self._state_due:
+            self._state_due = now.monotonic + STATE_PERIOD_NS
+            state = {COUNTERS_KEY: self.production.counters(), NAMESPACES_KEY: self.devices.namespaces()}
         self.store.offer(tick, self.texts.take_fresh(), state)
         self.face.note(tick, (clock.now().monotonic - now.monotonic) / NS_PER_S)
         return tick
@@ -245,7 +213,7 @@ class App:
             changed = await self._change(config)
         needs_restart = [
             section
-            for section in ("site", "gateway", "storage", "web", "mqtt")
+            for section in ("site", "gateway", "storage", "web", "mqtt", "alarms")
             if getattr(config.file, section) != getattr(self.config.file, section)
         ]
         self.config = config
@@ -260,7 +228,7 @@ class App:
         """Put a checked configuration in force between two steps."""
         changed: list[str] = []
         self._step()
-        tags = make_tags(config)
+        tags = make_tags(config.file, config.tags)
         table = make_table(tags, await self.store.register_tags(tags))
         if (config.file.machine, config.shifts) != (self.config.file.machine, self.config.shifts):
             changed.append("machines and shifts")
@@ -304,7 +272,7 @@ def configure_logging(level: str) -> None:
     logging.basicConfig(
         level=logging.WARNING, format='{"logger":"%(name)s","level":"%(levelname)s","event":"%(message)s"}'
     )
-    logging.getLogger("asyncua").setLevel(logging.ERROR)
+    logging.getLogger("asyncua").setLevel(logging.CRITICAL)
 
 
 async def serve(config: Config, *, watch: bool, ready: asyncio.Event | None = None) -> None:

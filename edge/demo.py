@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import dataclasses
 import os
 import subprocess
 import sys
@@ -45,6 +46,8 @@ async def _run(folder: Path, plant: subprocess.Popen[str], seconds: float | None
         raise Unreachable("the simulated plant ended at once: is another one running on the same ports?")
     broker = embedded(config.state_dir, config.file.mqtt.port)
     await broker.start()
+    mqtt = config.file.mqtt.model_copy(update={"protocol": broker.protocol})
+    config = dataclasses.replace(config, file=config.file.model_copy(update={"mqtt": mqtt}))
     try:
         gateway = asyncio.create_task(serve(config, watch=True))
         if seconds is not None:

@@ -24,13 +24,19 @@ BACKOFF = Backoff(cap_s=10.0)
 
 
 def make_source(
-    options: DeviceOptions, rows: tuple[TagRow, ...], index: Mapping[str, int], texts: Texts, state_dir: Path
+    options: DeviceOptions,
+    rows: tuple[TagRow, ...],
+    index: Mapping[str, int],
+    texts: Texts,
+    state_dir: Path,
+    namespaces: Mapping[int, str],
 ) -> Source:
-    """Build the source of one device. Nothing is opened."""
+    """Build the source of one device. Nothing is opened. namespaces: OPC UA's, as they were at first contact."""
     read = points(options, rows, index)
     match options:
         case OpcuaOptions():
-            return OpcuaSource(options.model_copy(update={"pki_dir": state_dir / options.pki_dir}), read, texts)  # type: ignore[arg-type]
+            options = options.model_copy(update={"pki_dir": state_dir / options.pki_dir})
+            return OpcuaSource(options, read, texts, namespaces=namespaces)  # type: ignore[arg-type]
         case ModbusOptions():
             return ModbusSource(options, read, texts)  # type: ignore[arg-type]
         case ReplayOptions():
@@ -79,7 +85,16 @@ def _wire(row: TagRow) -> tuple[object, ...]:
 class Devices:
     """Every device by name."""
 
-    def __init__(self, group: asyncio.TaskGroup, inbox: Inbox, texts: Texts, state_dir: Path) -> None:
+    def __init__(
+        self,
+        group: asyncio.TaskGroup,
+        inbox: Inbox,
+        texts: Texts,
+        state_dir: Path,
+        namespaces: Mapping[str, Mapping[str, str]],
+    ) -> None:
+        """namespaces: what an earlier run's `namespaces()` returned."""
+        self._remembered = namespaces
         self._group = group
         self._inbox = inbox
         self._texts = texts
@@ -108,6 +123,14 @@ class Devices:
             changed.append(f"device {name} {'restarted' if running else 'started'}")
         return changed
 
+    def namespaces(self) -> dict[str, dict[str, str]]:
+        """Return per OPC UA device the URI that each namespace index had at first contact, to be kept for ever."""
+        known = {name: dict(uris) for name, uris in self._remembered.items()}
+        for name, device in self.by_name.items():
+            if isinstance(device.source, OpcuaSource) and device.source.first_contact:
+                known[name] = {str(index): uri for index, uri in device.source.first_contact.items()}
+        return known
+
     async def stop(self) -> None:
         """Close every device, together."""
         tasks = [device.task for device in self.by_name.values() if device.task is not None]
@@ -117,7 +140,8 @@ class Devices:
             await asyncio.wait(tasks)
 
     def _start(self, options: DeviceOptions, rows: tuple[TagRow, ...], index: Mapping[str, int]) -> None:
-        source = make_source(options, rows, index, self._texts, self._state_dir)
+        namespaces = {int(i): uri for i, uri in self._remembered.get(options.name, {}).items()}
+        source = make_source(options, rows, index, self._texts, self._state_dir, namespaces)
         supervisor = Supervisor(
             source,
             tags={index[row.tag]: row.tag for row in rows},
@@ -134,6 +158,7 @@ class Devices:
         self.by_name[options.name] = device
 
     async def _stop(self, name: str) -> None:
+        self._remembered = self.namespaces()
         device = self.by_name.pop(name)
         if device.task is not None:
             device.task.cancel()

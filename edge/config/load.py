@@ -9,13 +9,16 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
 
 from edge.alarms import COLUMNS as ALARM_COLUMNS
 from edge.alarms import AlarmRule, RuleFaults, parse_rule
+from edge.alarms import check as check_rules
 from edge.alarms import warnings as rule_warnings
 from edge.config.csv_file import Row, read_csv
 from edge.config.model import TAG_COLUMNS, Config, GatewayFile, TagRow
 from edge.config.points import check_points
+from edge.config.tags import make_table, make_tags
 from edge.config.toml_file import Key, TomlFile, read_toml
 from edge.errors import ConfigError, Problem
 from edge.production import ShiftsOptions, check_shifts, virtual_tags
@@ -48,6 +51,7 @@ def load(folder: Path) -> Config:
     _check_tags(file, tags, problems, warnings)
     _check_machines(toml, file, tags, problems)
     _check_rules(file, tags, rules, problems, warnings)
+    problems.extend(Problem(str(toml.path), toml.line(("mqtt",)), f"mqtt: {what}") for what in file.mqtt.problems())
     _check_files(toml, file, problems)
     if shifts and shifts_toml:
         problems.extend(Problem(str(shifts_toml.path), 0, what) for what in check_shifts(shifts, file.site.time_zone))
@@ -110,19 +114,24 @@ def _sentence(model: type[BaseModel], detail: Any, key: Key, name: str) -> tuple
 
 
 def _keys_at(model: Any, loc: Iterable[int | str]) -> list[str]:
-    """Return the field names of the model at a pydantic location, for suggestions."""
+    """Return the keys that the model at a pydantic location takes in a file, for suggestions."""
     models = [model]
     for part in loc:
         deeper: list[Any] = []
         for candidate in models:
             if candidate.model_config.get("title") == part:
                 deeper.append(candidate)
-            elif isinstance(part, str) and part in candidate.model_fields:
-                deeper.extend(_models_in(candidate.model_fields[part].annotation))
+            elif isinstance(part, str) and part in (keys := _keys(candidate)):
+                deeper.extend(_models_in(keys[part].annotation))
             elif isinstance(part, str) and _tag_of(candidate) == part:
                 deeper.append(candidate)
         models = deeper or models
-    return sorted({name for candidate in models for name in candidate.model_fields})
+    return sorted({key for candidate in models for key in _keys(candidate)})
+
+
+def _keys(model: type[BaseModel]) -> dict[str, FieldInfo]:
+    """Return the fields by the key that stands in the file: the alias where there is one ("break")."""
+    return {field.alias or name: field for name, field in model.model_fields.items()}
 
 
 def _tag_of(model: type[BaseModel]) -> str | None:
@@ -275,6 +284,11 @@ def _check_rules(
                 hint = f"did you mean {near[0]!r}?" if near else "add it to tags.csv"
                 problems.append(Problem(path, line, f"alarm {rule.name!r}: unknown tag {tag!r}", hint))
         warnings.extend(Problem(path, line, f"alarm {rule.name!r}: {what}") for what in rule_warnings(rule))
+    if not problems:
+        lines = {rule.name: line for line, rule in rules}
+        table = make_table(make_tags(file, tags))
+        for name, what in check_rules([rule for _, rule in rules], table):
+            problems.append(Problem(path, lines.get(name, 0), f"alarm {name!r}: {what}"))
 
 
 def _check_files(toml: TomlFile, file: GatewayFile, problems: list[Problem]) -> None:
