@@ -103,6 +103,7 @@ class ModbusSource:
         self._groups: list[_Group] = []
         self._units: dict[int, _Unit] = {}
         self._replied_at = 0
+        self._heard = False
         self._troubled: NDArray[np.bool_] = np.zeros(int(self.tags.max(initial=0)) + 1, np.bool_)
         self._limits = Limits(options.registers_per_read_max, options.coils_per_read_max, options.gap)
 
@@ -129,22 +130,30 @@ class ModbusSource:
         self._troubled[:] = False
         self._units = {unit_id: _Unit(unit_id) for unit_id in sorted({p.unit_id for p in self._points})}
         self._groups = self._plan(self._clock().monotonic)
+        self._heard = False
 
     async def read(self) -> Batch:
-        """Wait until a period is due and return its rows. Raises Disconnected."""
+        """Wait until a period is due and return its rows. Raises Disconnected.
+
+        A connection on which no unit has said a word yet is none: the units are asked on until one does, or all are
+        silent.
+        """
         connection = self._connection
         if connection is None:
             raise Disconnected(f"{self._peer} is not connected")
         if not self._groups:
             await asyncio.sleep(self._options.period_ms / 1000)
             return EMPTY
-        group = min(self._groups, key=lambda g: g.due)
-        now = self._clock().monotonic
-        if group.due > now:
-            await asyncio.sleep((group.due - now) / NS_PER_S)
+        rows = []
+        while not rows or not self._heard:
+            group = min(self._groups, key=lambda g: g.due)
             now = self._clock().monotonic
-        self._schedule(group, now)
-        return await self._poll(group, connection)
+            if group.due > now:
+                await asyncio.sleep((group.due - now) / NS_PER_S)
+                now = self._clock().monotonic
+            self._schedule(group, now)
+            rows.append(await self._poll(group, connection))
+        return concat(rows)
 
     async def close(self) -> None:
         """Close the connection; idempotent."""
@@ -248,6 +257,7 @@ class ModbusSource:
         unit = self._units[block.unit_id]
         if code in UNIT_TROUBLE:
             unit.silent = False
+            self._heard = True
             what = f"unit {block.unit_id} of {self._peer} answers exception {code}, {EXCEPTIONS[code]}"
             self._leave_alone(unit, f"{what}; check the unit, its cable and its unit id")
             return False
@@ -278,6 +288,7 @@ class ModbusSource:
         )
 
     def _replied(self, unit: _Unit) -> None:
+        self._heard = True
         if not unit.since:
             return
         unit.since = unit.retry_at = 0

@@ -393,6 +393,16 @@ async def test_when_no_unit_answers_any_more_the_connection_is_given_up():
         await modbus.close()
 
 
+async def test_silence_is_never_taken_for_a_connection_however_the_units_are_spread_over_periods():
+    async with Scripted(lambda asked: None) as plc:
+        rows = [("7/holding/5", "uint16", "", 50), ("9/holding/6", "uint16", "", 70), ("9/input/1", "uint16", "", 90)]
+        modbus = source(plc.port, rows, timeout_ms=100)
+        await modbus.connect()
+        with pytest.raises(Disconnected, match="nor does any other of its 2 units"):
+            await modbus.read()
+        await modbus.close()
+
+
 async def test_a_server_that_goes_away_is_noticed_at_once_and_a_restarted_one_serves_again():
     async with Scripted() as plc:
         modbus = source(plc.port, [("holding/5", "uint16", "")], timeout_ms=60_000)
