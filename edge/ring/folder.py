@@ -25,6 +25,14 @@ class Dropped:
     newest: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class Damage:
+    """Something of the ring could not be read. first: number of the first row that may be lost, None if no row was."""
+
+    sentence: str
+    first: int | None
+
+
 class Lock:
     """Says who may have the ring open: one writer, or any number of readers, never both.
 

@@ -10,21 +10,20 @@ works on a full disk; after any error the position is asked from the file, never
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import duckdb
-import numpy as np
 
+from edge.ring import rows, views
 from edge.ring import segment as files
-from edge.ring import views
 from edge.ring.ballast import Ballast
 from edge.ring.engine import connect
-from edge.ring.errors import RingError, RingLocked, ring_error
-from edge.ring.folder import Dropped, Lock, Reason, damaged_files, free_bytes, orphaned_logs, ring_files, unlink
-from edge.ring.names import Names, TagRow, Text, found, text_columns
+from edge.ring.errors import RingError, ring_error
+from edge.ring.folder import Damage, Dropped, Lock, Reason, damaged_files, free_bytes, orphaned_logs, ring_files, unlink
+from edge.ring.names import Names, TagRow, Text, found
 from edge.ring.options import RingOptions
+from edge.ring.rows import Counts
 from edge.ring.segment import SEQ_JUMP, Segment
 from plant.batch import EMPTY, Batch
 
@@ -35,17 +34,6 @@ WAL_ROW_BYTES: Final = 21
 READ_ROWS_MAX: Final = 1_000_000
 """Rows that one `read_from` returns at most."""
 _REPLAY_TEXT: Final = "replaying WAL"
-
-Counts = dict[str, Any]
-"""Columns of the table `counts`: since (datetime64[us]), tag, received, kept, bad, dropped (uint32)."""
-
-
-@dataclass(frozen=True, slots=True)
-class Damage:
-    """Something of the ring could not be read. first: number of the first row that may be lost, None if no row was."""
-
-    sentence: str
-    first: int | None
 
 
 class Ring:
@@ -160,10 +148,8 @@ class Ring:
     def _attach(self, connection: duckdb.DuckDBPyConnection, path: Path) -> Segment | None:
         try:
             return files.attach(connection, path)
-        except RingLocked:
-            raise
         except RingError as error:
-            if error.full:
+            if error.blameless:
                 raise
             if _REPLAY_TEXT in str(error):
                 log = files.set_aside(path, log_only=True)
@@ -214,7 +200,17 @@ class Ring:
             if self._is_due(self.segments[-1], now):
                 self._rotate(connection, now)
             open_ = self.segments[-1]
-            self._insert(connection, open_, batch, counts, texts)
+            log = files.wal_of(open_.path)
+            logged = files.size_of(log)
+            rows.insert(connection, open_, batch, counts, texts)
+            if texts:
+                self.names.add_texts(connection, texts)
+            if logged == 0 or files.size_of(log) < logged:
+                # A new log: its rows are on the disk, its name must be as well.
+                files.sync_folder(self.folder)
+        except OSError as error:
+            self._healthy = False
+            raise ring_error(error, f"append to {self.segments[-1].path}") from error
         except duckdb.Error as error:
             self._healthy = False
             if isinstance(error, duckdb.OutOfMemoryException):
@@ -228,38 +224,6 @@ class Ring:
             open_.oldest = min(open_.oldest or int(batch.time.min()), int(batch.time.min()))
             open_.newest = max(open_.newest, int(batch.time.max()))
             open_.rows += len(batch)
-
-    def _insert(
-        self,
-        connection: duckdb.DuckDBPyConnection,
-        open_: Segment,
-        batch: Batch,
-        counts: Counts | None,
-        texts: Sequence[Text],
-    ) -> None:
-        readings = {
-            "time": (batch.time // 1000).view("M8[us]"),
-            "tag": batch.tag,
-            "value": batch.value,
-            "quality": batch.quality,
-        }
-        if counts is None and not texts:
-            views.load(connection, f"{open_.alias}.readings", readings)
-            return
-        connection.begin()
-        try:
-            views.load(connection, f"{open_.alias}.readings", readings)
-            if counts is not None:
-                views.load(connection, f"{open_.alias}.counts", counts)
-            if texts:
-                views.load(connection, f"{open_.alias}.texts", text_columns(texts))
-            connection.commit()
-        except duckdb.Error:
-            with suppress(duckdb.Error):
-                connection.rollback()
-            raise
-        if texts:
-            self.names.add_texts(connection, texts)
 
     def _is_due(self, last: Segment, now: int) -> bool:
         full = last.measure() >= self.options.segment_bytes
@@ -292,7 +256,7 @@ class Ring:
             views.create_views(connection, self.segments)
             self.names.write(connection, self.segments[-1])
         except (RingError, duckdb.Error) as error:
-            if isinstance(error, RingError) and error.full:
+            if isinstance(error, RingError) and error.blameless:
                 raise
             self.open(now)
         self._healthy = True
@@ -437,33 +401,17 @@ class Ring:
 
         The first row may lie beyond `seq`: older ones were trimmed. Raises RingError.
         """
-        found = next((s for s in self.segments if s.next > seq and s.rows), None)
-        if found is None:
+        segment = next((s for s in self.segments if s.next > seq and s.rows), None)
+        if segment is None:
             return max(seq, self.next_seq), EMPTY
-        start = max(seq - found.first, 0)
-        sql = (
-            f"SELECT epoch_us(time) AS time, tag, value, quality FROM {found.alias}.readings "  # noqa: S608
-            f"WHERE rowid >= {start} AND rowid < {start + min(limit, READ_ROWS_MAX)} ORDER BY rowid"
-        )
+        start = max(seq - segment.first, 0)
         try:
             with self.reader() as cursor:
-                columns = cursor.execute(sql).fetchnumpy()
+                return segment.first + start, rows.read(cursor, segment, start, start + min(limit, READ_ROWS_MAX))
         except duckdb.Error as error:
-            raise ring_error(error, f"read {found.path}") from error
-        batch = Batch(
-            np.asarray(columns["tag"], np.uint32),
-            np.asarray(columns["time"], np.int64) * 1000,
-            _plain(columns["value"]),
-            np.asarray(columns["quality"], np.uint8),
-        )
-        return found.first + start, batch
+            raise ring_error(error, f"read {segment.path}") from error
 
     def _ready(self) -> duckdb.DuckDBPyConnection:
         if self._connection is None or not self._healthy:
             raise RingError("the ring is not open for writing")
         return self._connection
-
-
-def _plain(column: Any) -> Any:
-    # NaN stands as NULL in the files: SQL then leaves a BAD reading out of a mean instead of spoiling it.
-    return np.ma.filled(column.astype(np.float64, copy=False), np.nan)
