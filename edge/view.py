@@ -25,7 +25,11 @@ class DeviceView(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class MachineView(msgspec.Struct, frozen=True, kw_only=True):
-    """KPIs are fractions 0..1 of the current shift so far, None where nothing can be said yet."""
+    """KPIs are fractions 0..1 of the current shift so far, None where nothing can be said yet.
+
+    unknown_s: planned time of which nobody knows the state; unobserved_s: the part of it that is in no figure.
+    uncertain: the figures are not to be acted on.
+    """
 
     name: str
     asset: str
@@ -48,6 +52,8 @@ class MachineView(msgspec.Struct, frozen=True, kw_only=True):
     target_oee: float
     performance_suspect: bool
     unknown_s: float
+    unobserved_s: float = 0.0
+    uncertain: bool = False
     losses: list[dict[str, object]]
 
 

@@ -6,10 +6,11 @@ correction of the past (`feed` a timeline into a fresh account, keep the `parts`
 Rule: after the same events `elements(until)` equals `plant.oee.fold(..., until)`, field by field.
 """
 
+from bisect import bisect_right
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from plant.calendar import Period, overlap_ns
+from plant.calendar import Interval, Period, clipped, merged, minus, overlap_ns
 from plant.events import Correction, DowntimeReason, MachineState, PartsProduced, PartsRejected
 from plant.oee import Rating, TimeElements, rated
 from plant.timeline import STOPS, Element, Segment, element_of, is_failure
@@ -36,6 +37,7 @@ class _Times:
     by_element: dict[Element, int] = field(default_factory=lambda: dict.fromkeys(Element, 0))
     micro_stop: int = 0
     micro_stops: int = 0
+    unobserved: int = 0
     unplanned_run: int = 0
     failures: int = 0
     repair: int = 0
@@ -47,6 +49,7 @@ class _Times:
             dict(self.by_element),
             self.micro_stop,
             self.micro_stops,
+            self.unobserved,
             self.unplanned_run,
             self.failures,
             self.repair,
@@ -57,10 +60,13 @@ class _Times:
 
 @dataclass(frozen=True, slots=True)
 class _Stretch:
+    """watched: an event says so; False before the first one."""
+
     began: int
     state: MachineState
     reason: DowntimeReason | None
     element: Element
+    watched: bool = True
 
 
 class Account:
@@ -72,7 +78,10 @@ class Account:
         self.parts = Parts() if parts is None else parts
         self._times = _Times()
         self._stops: list[_Stretch] = []
-        self._open = _Stretch(period.start, MachineState.UNKNOWN, None, Element.UNKNOWN)
+        self._open = _Stretch(period.start, MachineState.UNKNOWN, None, Element.UNKNOWN, watched=False)
+        # Both ascending and disjoint: unknown time that is over and that a counter may bridge, and where none did.
+        self._unknown: list[Interval] = []
+        self._blind: list[Interval] = []
 
     @property
     def began(self) -> int:
@@ -83,18 +92,21 @@ class Account:
         """Take the states of a timeline of this period."""
         for segment in segments:
             self.state(
-                segment.began if segment.start == self.period.start else segment.start, segment.state, segment.reason
+                segment.began if segment.start == self.period.start else segment.start,
+                segment.state,
+                segment.reason,
+                watched=bool(segment.event),
             )
 
-    def state(self, time: int, state: MachineState, reason: DowntimeReason | None) -> None:
-        """Take the next state; one after the period changes nothing.
+    def state(self, time: int, state: MachineState, reason: DowntimeReason | None, *, watched: bool = True) -> None:
+        """Take the next state; one after the period changes nothing. watched: an event says so.
 
         Raises ValueError when it is earlier than the present one began.
         """
         if time >= self.period.end:
             return
         present = self._open
-        following = _Stretch(time, state, reason, element_of(state, reason))
+        following = _Stretch(time, state, reason, element_of(state, reason), watched)
         if time <= self.period.start or time == present.began:
             # Nothing of the present state lies inside the period.
             self._open = following
@@ -102,7 +114,41 @@ class Account:
         if time < present.began:
             raise ValueError(f"states go forward in time: {time} comes after {present.began}")
         self._stops = self._settled(self._times, time)
+        if present.state is MachineState.UNKNOWN and self._bridged(present):
+            self._unknown.append((max(present.began, self.period.start), time))
         self._open = following
+
+    def _bridged(self, stretch: _Stretch) -> bool:
+        """Tell whether a counter can bridge this stretch of unknown time at all."""
+        return stretch.watched and self.rating.counted
+
+    def blind(self, start: int, end: int) -> None:
+        """Take that a counter went on unseen from `start` to `end` (ns UTC): no parts will be told for that time."""
+        pieces = minus([(start, end)], self._blind[self._first_blind(start) :]) if start > 0 else ()
+        for low, high in pieces:
+            for begun, ended in reversed(self._unknown):
+                if ended <= low:
+                    break
+                self._times.unobserved += overlap_ns(self.period.busy, max(low, begun), min(high, ended))
+        if pieces and (not self._blind or pieces[0][0] > self._blind[-1][1]):
+            self._blind += pieces
+        elif pieces:
+            self._blind = list(merged([*self._blind, *pieces]))
+
+    def _first_blind(self, time: int) -> int:
+        """Return the index of the first blind interval that ends after `time`."""
+        return bisect_right(self._blind, time, key=lambda interval: interval[1])
+
+    def _unobserved(self, stretch: _Stretch, end: int) -> int:
+        """Return how much planned time of a stretch until `end` nobody can know."""
+        if stretch.state is not MachineState.UNKNOWN:
+            return 0
+        busy, start = self.period.busy, max(stretch.began, self.period.start)
+        end = min(end, self.period.end)
+        if not self._bridged(stretch):
+            return overlap_ns(busy, start, end)
+        pieces = clipped(self._blind[self._first_blind(start) :], start, end)
+        return sum(overlap_ns(busy, low, high) for low, high in pieces)
 
     def _settled(self, times: _Times, end: int) -> list[_Stretch]:
         """Add to `times` what is decided when the present state lasts until `end`; return the stops that are not."""
@@ -111,6 +157,7 @@ class Account:
         if self._stops:
             _settle_stops(times, self._stops, self._open.began, self.period, self.rating.micro_stop_ns)
         _settle(times, self._open, end, self.period)
+        times.unobserved += self._unobserved(self._open, end)
         return []
 
     def produced(self, event: PartsProduced) -> None:
@@ -150,18 +197,21 @@ class Account:
         if stops:
             _settle_stops(times, stops, end, period, self.rating.micro_stop_ns)
         by = times.by_element
+        pbt = overlap_ns(period.busy, period.start, end)
         pq_planned, ideal, unrated = rated(
             parts.pq_planned, parts.corrected, parts.ideal, parts.unrated, self.rating.ideal_ns
         )
         return TimeElements(
             calendar=end - period.start,
-            pbt=overlap_ns(period.busy, period.start, end),
+            pbt=pbt,
             apt=by[Element.APT],
             aust=by[Element.AUST],
             adet=by[Element.ADET],
             adot=by[Element.ADOT],
             maintenance=by[Element.MAINTENANCE],
             unknown=by[Element.UNKNOWN],
+            unobserved=times.unobserved,
+            uncounted=0 if self.rating.counted or parts.pq else pbt,
             micro_stop=times.micro_stop,
             micro_stops=times.micro_stops,
             unplanned_run=times.unplanned_run,

@@ -36,11 +36,15 @@ class CounterRule:
 
 @dataclass(frozen=True, slots=True)
 class Anomaly:
-    """kind: "reset" (fell to where it cannot have rolled over), "implausible_step" (rose too fast)."""
+    """kind: "reset" (fell to where it cannot have rolled over), "implausible_step" (rose too fast).
+
+    start: when the counter was last read before, time: when it was read with the new value; ns UTC.
+    """
 
     kind: str
     before: float
     after: float
+    start: int
     time: int
 
 
@@ -85,10 +89,10 @@ class Counter:
         changed = np.flatnonzero(values != np.concatenate(((self.raw,), values[:-1])))
         seen = np.concatenate(((self.time,), times))
         for i in changed.tolist():
-            after, time = float(values[i]), int(times[i])
-            parts, kind = step(self.raw, after, (time - int(seen[i])) / NS_PER_S, self.rule)
+            after, start, time = float(values[i]), int(seen[i]), int(times[i])
+            parts, kind = step(self.raw, after, (time - start) / NS_PER_S, self.rule)
             if kind:
-                anomalies.append(Anomaly(kind, self.raw, after, time))
+                anomalies.append(Anomaly(kind, self.raw, after, start, time))
             elif parts:
                 counts.append((time, parts))
             self.raw = after

@@ -80,13 +80,17 @@ class PartsRejected(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CounterAnomaly(Event):
-    """A counter did something that cannot be counted: reset, jump back, implausible step. Nothing was added."""
+    """A counter did something that cannot be counted: reset, jump back, implausible step. Nothing was added.
+
+    start: when it was last read before that, ns UTC; from then to `time` nobody counted. 0: not known.
+    """
 
     kind: ClassVar[str] = "counter_anomaly"
     tag: str
     before: float
     after: float
     anomaly: str
+    start: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,8 +2,8 @@
 
 Owns: the split of planned busy time into losses that add up. Leaves to others: times and quantities (`plant.oee`).
 
-The first six are Nakajima's six big losses. Three more hold what those have no place for (waiting, unplanned
-maintenance, unknown), so that losses + ideal time of good parts = planned busy time, exactly.
+The first six are Nakajima's six big losses. Four more hold what those have no place for (waiting, unplanned
+maintenance, unknown, unobserved), so that losses + ideal time of good parts = planned busy time, exactly.
 """
 
 from collections.abc import Iterable, Sequence
@@ -34,9 +34,12 @@ class Loss(StrEnum):
     WAITING = "waiting"
     MAINTENANCE = "maintenance"
     UNKNOWN = "unknown"
+    """Unknown, but its parts are counted."""
+    UNOBSERVED = "unobserved"
+    """Neither state nor parts are known: in no denominator, so no loss of OEE, but planned time all the same."""
 
 
-FACTOR: Final[dict[Loss, Literal["availability", "performance", "quality"]]] = {
+FACTOR: Final[dict[Loss, Literal["availability", "performance", "quality", "none"]]] = {
     Loss.BREAKDOWNS: "availability",
     Loss.SETUP_AND_ADJUSTMENT: "availability",
     Loss.MINOR_STOPS: "performance",
@@ -46,6 +49,7 @@ FACTOR: Final[dict[Loss, Literal["availability", "performance", "quality"]]] = {
     Loss.WAITING: "availability",
     Loss.MAINTENANCE: "availability",
     Loss.UNKNOWN: "availability",
+    Loss.UNOBSERVED: "none",
 }
 """The factor of OEE that each loss lowers."""
 
@@ -54,7 +58,8 @@ FACTOR: Final[dict[Loss, Literal["availability", "performance", "quality"]]] = {
 class LossRow:
     """One loss. parts: what could have been made in that time at the ideal cycle, None when it is not known.
 
-    money: minutes at the cost per hour, None without one. minutes of REDUCED_SPEED are negative when the machine was
+    money: minutes at the cost per hour, None without one. Both are None for UNOBSERVED: nobody knows whether anything
+    was lost. minutes of REDUCED_SPEED are negative when the machine was
     faster than its ideal cycle: the sign that the cycle is wrong.
     """
 
@@ -82,14 +87,15 @@ def big_losses(e: TimeElements, cost_per_hour: float | None = None) -> list[Loss
         Loss.STARTUP_REJECTS: rejects * e.startup_rq,
         Loss.WAITING: e.adot,
         Loss.MAINTENANCE: e.maintenance,
-        Loss.UNKNOWN: e.unknown,
+        Loss.UNKNOWN: e.unknown - e.unobserved,
+        Loss.UNOBSERVED: e.unobserved,
     }
     return [
         LossRow(
             loss,
             lost / NS_PER_MINUTE,
-            lost / per_part if per_part else None,
-            None if cost_per_hour is None else lost / NS_PER_MINUTE / 60 * cost_per_hour,
+            lost / per_part if per_part and loss is not Loss.UNOBSERVED else None,
+            None if cost_per_hour is None or loss is Loss.UNOBSERVED else lost / NS_PER_MINUTE / 60 * cost_per_hour,
         )
         for loss, lost in ns.items()
     ]

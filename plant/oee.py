@@ -7,8 +7,9 @@ Rules:
 - Fractions are 0..1 inside the product; `percent` is for people only.
 - Periods are merged by adding time elements and quantities. OEE figures are never averaged.
 - Every denominator is elapsed planned time, so a figure in the middle of a shift is as true as at its end.
-- Unknown time stays in planned busy time and is not production: it lowers availability and never flatters. OEE itself
-  does not depend on how time is split, because availability x effectiveness x quality = ideal time of good parts / PBT.
+- Unknown time that a counter bridges stays in the denominators and is not production: it lowers availability and never
+  flatters, and the parts made in it are counted. Unobserved time (`plant.timeline`) leaves the denominators: nothing is
+  known of it, so nothing is claimed. OEE = ideal time of good parts / observed time, however that time is split.
 - Rejects count once: effectiveness uses all parts (PQ), quality takes the rejects out.
 - What is impossible (effectiveness over 1, more rejects than parts) is flagged, not clipped.
 """
@@ -21,9 +22,11 @@ from typing import Final, Literal
 from plant.calendar import Period, overlap_ns
 from plant.events import Correction, Event, MachineState, PartsProduced, PartsRejected, StateChanged
 from plant.instant import NS_PER_S
-from plant.timeline import Element, judged, timeline
+from plant.timeline import Element, blind, judged, timeline, unobserved
 
 TARGET_OEE: Final = 0.85
+UNKNOWN_SHARE_MAX: Final = 0.10
+"""With more of the planned time unknown than this, figures are not to be acted on."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,13 +35,14 @@ class Rating:
 
     ideal_ns: planned run time per item (PRI) of products without their own; None when nobody stated one.
     products: PRI by product. micro_stop_ns: a stop shorter than this costs performance, not availability; 0 = none.
-    startup_ns: rejects during set-up and this long after it are start-up rejects.
+    startup_ns: rejects during set-up and this long after it are start-up rejects. counted: the machine has a counter.
     """
 
     ideal_ns: float | None = None
     products: Mapping[str, float] = field(default_factory=dict)
     micro_stop_ns: int = 0
     startup_ns: int = 0
+    counted: bool = True
 
     def ideal(self, product: str) -> float | None:
         """Return PRI of a product in ns."""
@@ -50,7 +54,8 @@ class TimeElements:
     """Times in ns and quantities of one asset over one or more periods. Adding two is field by field.
 
     calendar: length of the period. pbt: planned busy time = apt + aust + adet + adot + maintenance + unknown.
-    apt .. unknown: see `plant.timeline.Element`. micro_stop: the part of apt in micro_stops stops.
+    apt .. unknown: see `plant.timeline.Element`. unobserved: the part of unknown that leaves the denominators.
+    uncounted: pbt of machines without a counter and without a part. micro_stop: the part of apt in micro_stops stops.
     unplanned_run: ran outside planned busy time (a break, a planned stop). failures, repair: failure events and the
     planned time lost to them. pq: parts produced, good and bad. pq_planned: those made in planned busy time.
     rq: rejected parts; of them rework can be repaired and startup_rq fell at start-up. ideal: PRI x parts over
@@ -65,6 +70,8 @@ class TimeElements:
     adot: int = 0
     maintenance: int = 0
     unknown: int = 0
+    unobserved: int = 0
+    uncounted: int = 0
     micro_stop: int = 0
     micro_stops: int = 0
     unplanned_run: int = 0
@@ -82,6 +89,11 @@ class TimeElements:
     def gq(self) -> float:
         """Good parts (GQ)."""
         return self.pq - self.rq
+
+    @property
+    def observed(self) -> int:
+        """Planned busy time without what nobody can know, ns: the denominator of availability, OEE and NEE."""
+        return self.pbt - self.unobserved
 
     @property
     def aupt(self) -> int:
@@ -121,16 +133,20 @@ def fold(events: Iterable[Event], asset: str, period: Period, rating: Rating, un
     """Return the time elements of `asset` over the part of `period` before `until` (ns UTC, default its end).
 
     events: in log order, holding the last StateChanged at or before the period and everything after it. Parts
-    belong to the period in which they were counted, corrected parts to the one in which the correction starts.
+    belong to the period in which they were counted, corrected parts to the one in which the correction starts. A
+    counter that turns out later not to have gone on leaves out the time since it was last read, in any period.
     """
     events = [event for event in events if event.asset == asset]
     end = period.end if until is None else max(period.start, min(until, period.end))
     sums = dict.fromkeys(Element, 0)
+    blinds, left_out = blind(events, asset), 0
     micro_stop = micro_stops = failures = repair = unplanned_run = 0
     was_micro = False
     for item in judged(timeline(events, asset, period.start, end), period.start, rating.micro_stop_ns):
         planned = overlap_ns(period.busy, item.segment.start, item.segment.end)
         sums[item.element] += planned
+        for low, high in unobserved(item.segment, blinds, counted=rating.counted):
+            left_out += overlap_ns(period.busy, low, high)
         if item.micro_stop:
             micro_stop += planned
             micro_stops += not was_micro
@@ -140,15 +156,18 @@ def fold(events: Iterable[Event], asset: str, period: Period, rating: Rating, un
         if item.segment.state is MachineState.RUNNING:
             unplanned_run += item.segment.end - item.segment.start - planned
     parts = _parts(events, period, end, rating)
+    pbt = overlap_ns(period.busy, period.start, end)
     return TimeElements(
         calendar=end - period.start,
-        pbt=overlap_ns(period.busy, period.start, end),
+        pbt=pbt,
         apt=sums[Element.APT],
         aust=sums[Element.AUST],
         adet=sums[Element.ADET],
         adot=sums[Element.ADOT],
         maintenance=sums[Element.MAINTENANCE],
         unknown=sums[Element.UNKNOWN],
+        unobserved=left_out,
+        uncounted=0 if rating.counted or parts["pq"] else pbt,
         micro_stop=micro_stop,
         micro_stops=micro_stops,
         unplanned_run=unplanned_run,
@@ -218,13 +237,15 @@ class Startup:
 class Kpis:
     """Figures of one set of time elements; fractions 0..1, times in s. None where nothing can be said.
 
-    availability APT/PBT, performance (ISO: effectiveness) PRI x PQ/APT, quality (quality ratio) GQ/PQ, oee their
-    product. nee: net equipment effectiveness, AUPT/PBT x effectiveness x quality. utilisation: PBT/calendar.
-    teep: oee x utilisation. utilisation_efficiency APT/AUBT, allocation_efficiency AUBT/PBT, technical_efficiency
-    APT/(APT + ADET), setup_ratio AUST/AUPT, scrap_ratio (parts beyond repair)/PQ, rework_ratio. mtbf_s: production
-    time per failure; mttr_s: planned time lost per failure (IEC 60050-192; None without a failure).
-    known: share of PBT that is not unknown. performance_suspect: effectiveness is over 1, so the ideal cycle, the
-    counter or the state is wrong. quality_suspect: more rejects than parts.
+    OPBT is the observed part of PBT. availability APT/OPBT, performance (ISO: effectiveness) PRI x PQ/APT, quality
+    (quality ratio) GQ/PQ, oee their product. nee: net equipment effectiveness, AUPT/OPBT x effectiveness x quality.
+    utilisation: PBT/calendar, with all of PBT: what was planned is known. teep: oee x utilisation.
+    utilisation_efficiency APT/AUBT, allocation_efficiency AUBT/OPBT, technical_efficiency APT/(APT + ADET),
+    setup_ratio AUST/AUPT, scrap_ratio (parts beyond repair)/PQ, rework_ratio. mtbf_s: production time per failure;
+    mttr_s: planned time lost per failure (IEC 60050-192; None without a failure).
+    known: share of PBT that is not unknown. much_unknown: more than UNKNOWN_SHARE_MAX of it is. performance_suspect:
+    effectiveness is over 1, so the ideal cycle, the counter or the state is wrong. quality_suspect: more rejects than
+    parts.
     """
 
     availability: float | None
@@ -243,6 +264,7 @@ class Kpis:
     mtbf_s: float | None
     mttr_s: float | None
     known: float | None
+    much_unknown: bool
     performance_suspect: bool
     quality_suspect: bool
 
@@ -254,16 +276,18 @@ def _ratio(numerator: float, denominator: float) -> float | None:
 def kpis(e: TimeElements) -> Kpis:
     """Return the figures of time elements.
 
-    OEE is ideal time of good parts / PBT, which is the product of its three factors wherever all exist. It is 0 while
-    no part was made in known time, and None when the whole planned time is unknown or no ideal cycle was stated.
+    OEE is ideal time of good parts / observed PBT, which is the product of its three factors wherever all exist. It is
+    0 while no part was made in known time, and None when the whole planned time is unknown, no ideal cycle was stated
+    or nobody counts the parts.
     """
     said = e.unknown < e.pbt
-    availability = _ratio(e.apt, e.pbt) if said else None
-    performance = None if e.unrated else _ratio(e.ideal, e.apt)
+    rated_parts = not e.unrated and not e.uncounted
+    availability = _ratio(e.apt, e.observed) if said else None
+    performance = _ratio(e.ideal, e.apt) if rated_parts else None
     quality = _ratio(e.gq, e.pq)
     oee: float | None = None
-    if said and not e.unrated:
-        oee = 0.0 if e.pq == 0 else None if quality is None else e.ideal * quality / e.pbt
+    if said and rated_parts:
+        oee = 0.0 if e.pq == 0 else None if quality is None else e.ideal * quality / e.observed
     utilisation = _ratio(e.pbt, e.calendar)
     processing = _ratio(e.aupt, e.apt)
     return Kpis(
@@ -275,7 +299,7 @@ def kpis(e: TimeElements) -> Kpis:
         utilisation=utilisation,
         nee=None if oee is None or processing is None else oee * processing,
         utilisation_efficiency=_ratio(e.apt, e.aubt),
-        allocation_efficiency=_ratio(e.aubt, e.pbt),
+        allocation_efficiency=_ratio(e.aubt, e.observed),
         technical_efficiency=_ratio(e.apt, e.apt + e.adet),
         setup_ratio=_ratio(e.aust, e.aupt),
         scrap_ratio=_ratio(e.rq - e.rework, e.pq),
@@ -283,9 +307,15 @@ def kpis(e: TimeElements) -> Kpis:
         mtbf_s=_ratio(e.apt / NS_PER_S, e.failures),
         mttr_s=_ratio(e.repair / NS_PER_S, e.failures),
         known=_ratio(e.pbt - e.unknown, e.pbt),
+        much_unknown=e.unknown > UNKNOWN_SHARE_MAX * e.pbt,
         performance_suspect=(performance is not None and performance > 1) or (e.apt == 0 and e.ideal > 0),
         quality_suspect=e.rq > e.pq,
     )
+
+
+def is_early(e: TimeElements, ideal_ns: float | None) -> bool:
+    """Tell whether less time than one ideal cycle (ns) was observed: not even a perfect machine has made a part yet."""
+    return ideal_ns is not None and e.observed < ideal_ns
 
 
 @dataclass(frozen=True, slots=True)

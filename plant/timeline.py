@@ -8,6 +8,8 @@ Rules:
 - A correction with a state overlays its interval; of two corrections the later in the log wins where both apply.
 - Segments cover the period without holes and without overlap, so no sum of them can be negative or exceed it.
 - Where no event tells the state it is UNKNOWN.
+- UNKNOWN time is unobserved where no counter tells either how much was made in it: before the first state in the log,
+  and between the two readings of a counter that could not be continued from one to the other.
 """
 
 from collections.abc import Iterable, Sequence
@@ -15,7 +17,8 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Final
 
-from plant.events import Correction, DowntimeReason, Event, MachineState, StateChanged
+from plant.calendar import Interval, clipped, merged
+from plant.events import Correction, CounterAnomaly, DowntimeReason, Event, MachineState, StateChanged
 
 
 class Element(StrEnum):
@@ -71,7 +74,7 @@ def is_failure(element: Element, reason: DowntimeReason | None) -> bool:
 class Segment:
     """One state from `start` to `end` (ns UTC, inside the period). began: its true start, maybe before the period.
 
-    event: id of the event that says so, "" where none does.
+    event: id of the event that says so, "" where none does: nobody watched yet.
     """
 
     start: int
@@ -114,6 +117,27 @@ def timeline(events: Iterable[Event], asset: str, start: int, end: int) -> list[
         for segment in row
         if max(segment.start, start) < min(segment.end, end)
     ]
+
+
+def blind(events: Iterable[Event], asset: str) -> tuple[Interval, ...]:
+    """Return when a counter of `asset` went on unseen, ascending and disjoint: what was made then is lost."""
+    return merged(
+        (event.start, event.time)
+        for event in events
+        if isinstance(event, CounterAnomaly) and event.asset == asset and event.start > 0
+    )
+
+
+def unobserved(segment: Segment, blinds: Sequence[Interval], *, counted: bool) -> tuple[Interval, ...]:
+    """Return the parts of a segment in which neither its state nor what was made is known.
+
+    counted: the machine has a counter at all; without one nothing bridges unknown time.
+    """
+    if segment.state is not MachineState.UNKNOWN:
+        return ()
+    if not (counted and segment.event):
+        return ((segment.start, segment.end),)
+    return clipped(blinds, segment.start, segment.end)
 
 
 def _overlaid(row: Sequence[Segment], correction: Correction) -> list[Segment]:

@@ -1,21 +1,22 @@
 """One machine: its state, its open shift and its counts, as events and as the running account of the shift.
 
 Owns: what a change of a tag means for the log, and that the account equals the fold of the log. Leaves to others: which
-rows are changes (`edge.production.signals`), time and devices (`edge.production.production`), people
-(`edge.production.commands`).
+rows are changes (`edge.production.signals`), parts that are no event yet (`edge.production.pending`), time and devices
+(`edge.production.production`), people (`edge.production.commands`).
 
 Rules:
 - Everything that counts is an event first; the account takes nothing else.
-- A state never begins before the one it follows, whatever a clock does. Parts carry the time of their counter.
+- A state never begins before the one it follows, whatever a clock does, nor, after a time in which nobody watched,
+  before somebody watches again. Parts carry the time of their counter.
 - The reason of a stop that becomes known during the stop holds from its start.
 - A state that a person sets holds until the machine reports another one than before.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any, Final
 
 from edge.production.options import MachineOptions
+from edge.production.pending import Pending, pending_from
 from edge.production.signals import Change
 from plant.account import Account, Parts
 from plant.calendar import LOOK_AHEAD_DAYS, Calendar, Shift
@@ -44,25 +45,12 @@ CORRECTIONS_MAX: Final = 10_000
 """Corrections that are remembered to find overlaps; the oldest are forgotten first."""
 OPERATOR: Final = "operator:"
 """Origin of states that a person entered; the name follows."""
+ANOMALIES_MAX: Final = 10_000
+"""Counter anomalies of one shift that are kept to fold it again; beyond, the oldest are forgotten."""
 STATES_MAX: Final = 200_000
 """States of one shift that are kept to fold it again after a correction; a machine that flaps more loses the oldest."""
 _DAY_NS: Final = 86_400 * NS_PER_S
 _NO_REASON: Final = frozenset({MachineState.RUNNING, MachineState.UNKNOWN})
-
-
-@dataclass(slots=True)
-class Pending:
-    """Parts that are counted but not in an event yet; time: of the last of them.
-
-    unjudged: produced, not yet good. low: its least since `low_since` (monotonic ns).
-    """
-
-    made: float = 0.0
-    scrapped: float = 0.0
-    time: int = 0
-    unjudged: float = 0.0
-    low: float = 0.0
-    low_since: int = 0
 
 
 class Machine:
@@ -87,6 +75,8 @@ class Machine:
         self.flushed = 0
         self.states: list[StateChanged] = []
         self.corrections: list[Correction] = []
+        self.anomalies: list[CounterAnomaly] = []
+        self.watched_since = 0
         self.startup = Startup(self.rating.startup_ns)
         self.shift: Shift | None = None
         self.account: Account | None = None
@@ -110,6 +100,7 @@ class Machine:
         # Of what lies before the shift only the state that it begins with is needed again.
         first = self._opening(opening)
         self.states = ([first] if first else []) + [event for event in self.states if event.time > opening]
+        self.anomalies = [event for event in self.anomalies if event.time > opening]
         self.rebuild(None)
         self.dirty = True
 
@@ -126,6 +117,8 @@ class Machine:
             return
         period = self.shift.period
         self.account = Account(period, self.rating, parts)
+        for anomaly in self.anomalies:
+            self.account.blind(anomaly.start, anomaly.time)
         log: list[Event] = [*self.states, *self.corrections]
         self.account.feed(timeline(log, self.asset, period.start, period.end))
 
@@ -160,6 +153,11 @@ class Machine:
                 if account is not None:
                     account.corrected(event)
                     self.rebuild(account.parts)
+            case CounterAnomaly():
+                self.anomalies.append(event)
+                del self.anomalies[:-ANOMALIES_MAX]
+                if account is not None:
+                    account.blind(event.start, event.time)
             case OrderStarted():
                 self.order, self.product = event.order, event.product or self.product
             case OrderEnded():
@@ -208,6 +206,8 @@ class Machine:
         if state is self.reported and (self.entered or not self.lost):
             self.lost = False
             return
+        if self.lost:
+            time = max(time, self.watched_since)
         self.reported = state
         self.lost = self.entered = False
         reason = None if state in _NO_REASON else self.reported_reason
@@ -251,39 +251,26 @@ class Machine:
         if time >= self.boundary:
             self.flush()
             self.roll(time)
-        parts, pending, options = float(change.value), self.pending, self.options
+        if not self.states:
+            # The counter is watched from here on, whatever the state is.
+            self.set_state(max(time, self.watched_since), MachineState.UNKNOWN, None, "gateway")
         opened = self.shift.start if self.shift else 0
-        if (time < opened) != (pending.time < opened):
+        if (time < opened) != (self.pending.time < opened):
             # A late count belongs to the shift before; it must not draw others along.
             self.flush()
-        pending.time = time
-        if change.role == "rejected":
-            pending.scrapped += parts
-            pending.made += parts if options.produced_tag is None else 0.0
-            return
-        if change.role == "produced" or options.produced_tag is None:
-            pending.made += parts
-        if options.produced_tag is not None and options.good_tag is not None:
-            pending.unjudged += parts if change.role == "produced" else -parts
-            pending.low = min(pending.low, pending.unjudged)
+        self.pending.count(change.role, float(change.value), time, self.options)
 
     def _tell(self, time: int, role: str, fault: Anomaly) -> None:
         key = {"id": self.ids(), "asset": self.asset, "tag": getattr(self.options, f"{role}_tag")}
-        self.put(CounterAnomaly(time=time, before=fault.before, after=fault.after, anomaly=fault.kind, **key))
+        self.put(
+            CounterAnomaly(
+                time=time, before=fault.before, after=fault.after, anomaly=fault.kind, start=fault.start, **key
+            )
+        )
 
     def judge(self, now: int, monotonic: int) -> None:
-        """Reject the parts that were made but not counted good for as long as judging may take."""
-        pending = self.pending
-        if pending.unjudged == 0 and pending.low == 0:
-            pending.low_since = monotonic
-            return
-        if monotonic - pending.low_since < self.options.judged_within_s * NS_PER_S:
-            return
-        if pending.low > 0:
-            pending.scrapped += pending.low
-            pending.unjudged -= pending.low
-            pending.time = now
-        pending.low, pending.low_since = pending.unjudged, monotonic
+        """Reject the parts that were not judged good in time."""
+        self.pending.judge(now, monotonic, self.options)
 
     def flush(self) -> None:
         """Put the pending parts into events."""
@@ -302,13 +289,9 @@ class Machine:
 
     def record(self) -> dict[str, Any]:
         """Return what the log does not hold, as JSON types; it belongs to the same commit as the last events."""
-        pending = self.pending
         opening = self._opening(self.shift.start if self.shift else self.since)
         return {
-            "made": pending.made,
-            "scrapped": pending.scrapped,
-            "time": pending.time,
-            "unjudged": pending.unjudged,
+            **self.pending.record(),
             "order": self.order,
             "product": self.product,
             "reported": self.reported,
@@ -332,6 +315,8 @@ class Machine:
                 events = [event, *events]
         self.states = [event for event in events if isinstance(event, StateChanged)]
         self.corrections = [event for event in events if isinstance(event, Correction)][-CORRECTIONS_MAX:]
+        self.anomalies = [event for event in events if isinstance(event, CounterAnomaly)][-ANOMALIES_MAX:]
+        self.watched_since = now
         self._stand()
         self.reported = self.state if self.states else None
         self.boundary = 0
@@ -347,6 +332,8 @@ class Machine:
         shift, parts = self.shift, self.account.parts if self.account else None
         self.states = [event for event in self.states if event.time <= now]
         self.corrections = [event for event in self.corrections if event.end <= now]
+        self.anomalies = [event for event in self.anomalies if event.time <= now]
+        self.watched_since = now
         self._stand()
         self.lost, self.entered = True, False
         self.boundary = 0
@@ -380,14 +367,7 @@ class Machine:
 
     def _take_record(self, record: dict[str, Any]) -> None:
         reported, reason = record["reported"], record["reported_reason"]
-        unjudged = float(record["unjudged"])
-        pending = Pending(
-            made=float(record["made"]),
-            scrapped=float(record["scrapped"]),
-            time=int(record["time"]),
-            unjudged=unjudged,
-            low=unjudged,
-        )
+        pending = pending_from(record)
         self.reported = None if reported is None else MachineState(reported)
         self.reported_reason = None if reason is None else DowntimeReason(reason)
         self.lost, self.entered = bool(record["lost"]), bool(record["entered"])

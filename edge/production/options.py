@@ -124,6 +124,7 @@ class MachineOptions(BaseModel):
             products={product: seconds * NS_PER_S for product, seconds in self.products.items()},
             micro_stop_ns=round(self.micro_stop_s * NS_PER_S),
             startup_ns=round(self.startup_s * NS_PER_S),
+            counted=not (self.produced_tag is self.good_tag is None),
         )
 
     @property

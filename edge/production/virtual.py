@@ -33,12 +33,14 @@ VIRTUAL: Final[tuple[tuple[str, str, str], ...]] = (
     ("rate_per_h", "/h", "parts per hour of production time in the current shift"),
     ("target_rate_per_h", "/h", "parts per hour at ideal speed, of the present product"),
     ("unknown_s", "s", "planned time of the current shift of which nobody knows the state"),
+    ("unobserved_s", "s", "the part of unknown_s that no counter bridges; it leaves availability, OEE and NEE"),
     ("state", "1", f"machine state: {_STATES}"),
     ("reason", "1", f"reason of the stop: {_REASONS}"),
     ("stop_s", "s", "how long the present stop has lasted, 0 while running"),
 )
 """Suffix, unit, description, in the order of `values`."""
 SUSPECT_WITH_PERFORMANCE: Final = frozenset({"oee", "performance", "nee", "teep"})
+DOUBTFUL_WHEN_UNKNOWN: Final = SUSPECT_WITH_PERFORMANCE | {"availability", "quality"}
 
 
 def virtual_tags(machines: Sequence[MachineOptions]) -> list[tuple[str, str, str, str]]:
@@ -59,7 +61,7 @@ def values(
     target = None if ideal_ns is None else hour_ns / ideal_ns
     now: list[float | None] = [STATE_CODES[state], REASON_CODES[reason], stop_ns / NS_PER_S]
     if elements is None or kpis is None:
-        return [None] * 10 + [target, None, *now]
+        return [None] * 10 + [target, None, None, *now]
     rate = elements.pq_planned * hour_ns / elements.apt if elements.apt else None
     return [
         kpis.oee,
@@ -74,5 +76,6 @@ def values(
         rate,
         target,
         elements.unknown / NS_PER_S,
+        elements.unobserved / NS_PER_S,
         *now,
     ]

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from edge.production.machine import Machine
 from edge.production.options import MachineOptions
 from edge.production.signals import COUNTERS, ROLES, Input
-from edge.production.virtual import SUSPECT_WITH_PERFORMANCE, VIRTUAL, values, virtual_tags
+from edge.production.virtual import DOUBTFUL_WHEN_UNKNOWN, SUSPECT_WITH_PERFORMANCE, VIRTUAL, values, virtual_tags
 from edge.view import MachineView
 from plant.batch import BAD, GOOD, UNCERTAIN, Batch
 from plant.calendar import Calendar
@@ -22,13 +22,14 @@ from plant.counters import Counter
 from plant.events import EventIds, MachineState
 from plant.instant import NS_PER_S
 from plant.losses import FACTOR, big_losses
-from plant.oee import Kpis, TimeElements, kpis
+from plant.oee import Kpis, TimeElements, is_early, kpis
 from plant.tags import TagTable
 from plant.texts import Texts
 
 QUIET_NS: Final = 60 * NS_PER_S
 """Between two sets of virtual readings while no shift runs and nothing changes."""
 _SUSPECT: Final = np.array([suffix in SUSPECT_WITH_PERFORMANCE for suffix, _, _ in VIRTUAL])
+_DOUBTFUL: Final = np.array([suffix in DOUBTFUL_WHEN_UNKNOWN for suffix, _, _ in VIRTUAL])
 
 
 class Watch:
@@ -98,6 +99,11 @@ def restore_raw(watched: Watch, raw: Mapping[str, Sequence[float]]) -> None:
             entry.counter.raw, entry.counter.time = float(value), int(time)
 
 
+def suspect(machine: Machine, elements: TimeElements, figures: Kpis) -> bool:
+    """Tell whether performance, and what it is a factor of, is impossible or rests on not even one ideal cycle."""
+    return figures.performance_suspect or is_early(elements, machine.rating.ideal(machine.product))
+
+
 def virtual(watched: Watch, utc: int) -> Batch:
     machine = watched.machine
     elements, figures = watched.look(utc) or (None, None)
@@ -112,8 +118,11 @@ def virtual(watched: Watch, utc: int) -> Batch:
     )
     value = np.array(row, np.float64)
     quality = np.where(np.isnan(value), np.uint8(BAD), np.uint8(GOOD))
-    if figures is not None and figures.performance_suspect:
-        quality[_SUSPECT & (quality == GOOD)] = UNCERTAIN
+    if elements is not None and figures is not None:
+        if suspect(machine, elements, figures):
+            quality[_SUSPECT & (quality == GOOD)] = UNCERTAIN
+        if figures.much_unknown:
+            quality[_DOUBTFUL & (quality == GOOD)] = UNCERTAIN
     return Batch(watched.tags, np.full(len(value), utc, np.int64), value, quality)
 
 
@@ -148,5 +157,7 @@ def view(watched: Watch, utc: int) -> MachineView:
         target_oee=options.target_oee,
         performance_suspect=figures.performance_suspect,
         unknown_s=elements.unknown / NS_PER_S,
+        unobserved_s=elements.unobserved / NS_PER_S,
+        uncertain=figures.much_unknown or suspect(machine, elements, figures),
         losses=losses,
     )

@@ -48,7 +48,7 @@ def test_counting_goes_on_from_the_new_value_after_a_reset():
     counter = Counter(WORD)
     total, anomalies = feed(counter, [40_000, 40_002, 3, 3, 5])
     assert total == 4
-    assert [(a.kind, a.before, a.after, a.time) for a in anomalies] == [("reset", 40_002, 3, 2 * S)]
+    assert [(a.kind, a.before, a.after, a.start, a.time) for a in anomalies] == [("reset", 40_002, 3, S, 2 * S)]
 
 
 def test_the_first_value_ever_counts_nothing_and_the_first_after_a_restart_counts_the_difference():

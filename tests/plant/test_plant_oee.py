@@ -1,5 +1,6 @@
 """Time elements, figures and losses: by hand, against a brute-force model, and the running sum against the fold."""
 
+from dataclasses import replace
 from decimal import Decimal
 
 import pytest
@@ -10,6 +11,7 @@ from plant.account import Account
 from plant.calendar import Period, merged, overlap_ns
 from plant.events import (
     Correction,
+    CounterAnomaly,
     DowntimeReason,
     Event,
     MachineState,
@@ -18,7 +20,7 @@ from plant.events import (
     StateChanged,
 )
 from plant.losses import Loss, big_losses, pareto
-from plant.oee import Rating, Startup, TimeElements, fold, judge, kpis, merge, percent
+from plant.oee import Rating, Startup, TimeElements, fold, is_early, judge, kpis, merge, percent
 from plant.timeline import STOPS, Element, element_of, timeline
 
 S = 1_000_000_000
@@ -54,6 +56,11 @@ class Log:
 
     def scrapped(self, minute, count, **kw):
         self.events.append(PartsRejected(**self._key(minute), count=count, **kw))
+        return self
+
+    def reset(self, minute, since):
+        key = self._key(minute) | {"start": round(since * MIN)}
+        self.events.append(CounterAnomaly(**key, tag="parts", before=9, after=0, anomaly="reset"))
         return self
 
     def correct(self, start, end, made_at=999, **kw):
@@ -92,6 +99,72 @@ def test_figures_of_a_shift_worked_out_by_hand():
     assert k.scrap_ratio == pytest.approx(18 / 324)
     assert (k.mtbf_s, k.mttr_s) == (405 * 60, 45 * 60)
     assert percent(k.oee) == Decimal("68.00")
+
+
+def test_every_figure_and_every_loss_of_a_shift_worked_out_by_hand():
+    # Early shift 06:00-14:00, 480 min; breaks 15 + 30 min: PBT 435. Ideal cycle 30 s. Micro-stop below 2 min.
+    #
+    #   0- 20 set-up, 6 parts in it, all 6 rejected      AUST 20, start-up rejects
+    #  20-100 runs                                        80
+    # 100-101.5 idle                                       1.5  micro-stop, stays in APT
+    # 101.5-180 runs                                      78.5
+    # 180-195 break                                       not planned
+    # 195-225 down, breakdown                            ADET 30
+    # 225-270 runs                                        45
+    # 270-282 idle, no material                          ADOT 12
+    # 282-330 runs                                        48
+    # 330-360 break                                       not planned
+    # 360-390 connection lost, 40 parts counted after it UNKNOWN 30, bridged
+    # 390-405 connection lost, counter reset             UNKNOWN 15, unobserved
+    # 405-475 runs                                        70
+    # 475-480 maintenance                                 5
+    #
+    # APT = 80 + 1.5 + 78.5 + 45 + 48 + 70 = 323. Sum: 323 + 20 + 30 + 12 + 5 + 45 = 435. Observed: 435 - 15 = 420.
+    # PQ = 6 + 594 = 600, RQ = 6 + 18 = 24 (of them 5 rework), GQ = 576. Ideal time of all parts 300 min, of good 288.
+    log = Log().state(0, SETUP).made(19, 6).scrapped(19, 6).state(20, RUN).state(100, IDLE).state(101.5, RUN)
+    log.state(195, DOWN, DowntimeReason.BREAKDOWN).state(225, RUN).state(270, IDLE, DowntimeReason.NO_MATERIAL)
+    log.made(260, 414).scrapped(260, 13).state(282, RUN).state(360, UNK).made(389, 40).state(390, RUN).state(390, UNK)
+    log.reset(405, since=390).state(405, RUN).made(474, 140).scrapped(474, 5, rework=True).state(475, MAINT)
+    shift = period(480, (180, 195), (330, 360))
+    e = fold(log.events, ASSET, shift, Rating(ideal_ns=30 * S, micro_stop_ns=2 * MIN, startup_ns=5 * MIN))
+    minutes = {name: getattr(e, name) / MIN for name in ("pbt", "observed", "apt", "aust", "adet", "adot")}
+    assert minutes == {"pbt": 435, "observed": 420, "apt": 323, "aust": 20, "adet": 30, "adot": 12}
+    assert (e.maintenance, e.unknown, e.unobserved) == (5 * MIN, 45 * MIN, 15 * MIN)
+    assert (e.micro_stops, e.failures, e.pq, e.rq, e.gq, e.ideal) == (1, 1, 600, 24, 576, 300 * MIN)
+    k = kpis(e)
+    assert k.availability == pytest.approx(323 / 420)  # 0.7690
+    assert k.performance == pytest.approx(300 / 323)  # 0.9288
+    assert k.quality == pytest.approx(0.96)
+    assert k.oee == pytest.approx(288 / 420)  # 0.6857, and 0.7690 x 0.9288 x 0.96
+    assert k.oee == pytest.approx(k.availability * k.performance * k.quality)
+    assert k.utilisation == pytest.approx(435 / 480)
+    assert k.teep == pytest.approx(288 / 420 * 435 / 480)
+    assert k.nee == pytest.approx(343 / 420 * 300 / 323 * 0.96)
+    assert k.utilisation_efficiency == pytest.approx(323 / 373)
+    assert k.allocation_efficiency == pytest.approx(373 / 420)
+    assert k.technical_efficiency == pytest.approx(323 / 353)
+    assert k.setup_ratio == pytest.approx(20 / 343)
+    assert (k.scrap_ratio, k.rework_ratio) == (pytest.approx(19 / 600), pytest.approx(5 / 600))
+    assert (k.mtbf_s, k.mttr_s) == (323 * 60, 30 * 60)
+    assert (k.known, k.much_unknown) == (pytest.approx(390 / 435), True)
+    assert (k.performance_suspect, k.quality_suspect) == (False, False)
+    # Reduced speed: 323 - 1.5 - 300 = 21.5. A rejected part costs its half minute. At 120 an hour a minute costs 2.
+    rows = {row.loss.value: row for row in big_losses(e, cost_per_hour=120)}
+    lost = {name: round(row.minutes, 9) for name, row in rows.items()}
+    assert lost == {
+        "breakdowns": 30,
+        "setup_and_adjustment": 20,
+        "minor_stops": 1.5,
+        "reduced_speed": 21.5,
+        "process_defects": 9,
+        "startup_rejects": 3,
+        "waiting": 12,
+        "maintenance": 5,
+        "unknown": 30,
+        "unobserved": 15,
+    }
+    assert sum(lost.values()) + 288 == 435
+    assert (rows["breakdowns"].parts, rows["breakdowns"].money) == (60, 60)
 
 
 def test_a_figure_in_mid_shift_uses_the_planned_time_that_has_elapsed():
@@ -165,9 +238,61 @@ def test_unknown_time_is_its_own_bucket_and_never_production():
     assert k.oee == 0.5
 
 
-def test_time_before_the_first_event_is_unknown():
-    e = fold(Log().state(10, RUN).events, ASSET, period(30), Rating())
-    assert (e.unknown, e.apt) == (10 * MIN, 20 * MIN)
+def test_time_before_the_first_state_is_unknown_and_leaves_the_denominators():
+    # Watched from minute 60 on, 30 of 60 parts: OEE 0.5 of what was observed, while utilisation is as planned.
+    e = fold(Log().state(60, RUN).made(100, 30).events, ASSET, period(150, (0, 30)), Rating(ideal_ns=MIN))
+    k = kpis(e)
+    assert (e.pbt, e.unknown, e.unobserved, e.apt, e.observed) == (120 * MIN, 30 * MIN, 30 * MIN, 90 * MIN, 90 * MIN)
+    assert (k.availability, k.oee, k.nee) == (1, pytest.approx(1 / 3), pytest.approx(1 / 3))
+    assert (k.utilisation, k.teep) == (120 / 150, pytest.approx(120 / 150 / 3))
+    assert (k.known, k.much_unknown) == (0.75, True)
+
+
+def test_unknown_time_is_left_out_where_the_counter_did_not_go_on():
+    log = Log().state(0, RUN).state(20, UNK).state(50, RUN).made(51, 70)
+    bridged = fold(log.events, ASSET, period(100), Rating(ideal_ns=MIN))
+    assert (bridged.unknown, bridged.unobserved) == (30 * MIN, 0)
+    assert kpis(bridged).oee == pytest.approx(0.7)
+    # The counter was last read at minute 15 and next at 50, from zero: its running time counts, the unknown does not.
+    e = fold(log.reset(50, since=15).events, ASSET, period(100), Rating(ideal_ns=MIN))
+    assert (e.unknown, e.unobserved, e.apt) == (30 * MIN, 30 * MIN, 70 * MIN)
+    assert kpis(e).oee == pytest.approx(1)
+    assert kpis(e).availability == 1
+    rows = {row.loss: row for row in big_losses(e, cost_per_hour=60)}
+    assert (rows[Loss.UNKNOWN].minutes, rows[Loss.UNOBSERVED].minutes) == (0, 30)
+    assert (rows[Loss.UNOBSERVED].parts, rows[Loss.UNOBSERVED].money) == (None, None)
+    # A person who was there can say what happened: that is observed again.
+    e = fold(log.correct(30, 40, state=RUN, produced=10).events, ASSET, period(100), Rating(ideal_ns=MIN))
+    assert (e.unknown, e.unobserved, e.apt) == (20 * MIN, 20 * MIN, 80 * MIN)
+
+
+def test_a_reset_found_in_the_next_shift_is_told_of_the_shift_before_too():
+    log = Log().state(0, RUN).state(50, UNK).state(70, RUN).reset(70, since=50)
+    first = fold(log.events, ASSET, period(60), Rating())
+    second = fold(log.events, ASSET, period(60, start=60), Rating())
+    assert (first.unobserved, second.unobserved) == (10 * MIN, 10 * MIN)
+    assert merge([first, second]).unobserved == 20 * MIN
+
+
+def test_two_counters_that_are_reset_together_leave_out_the_time_once():
+    log = Log().state(0, RUN).state(20, UNK).state(50, RUN).reset(50, since=15).reset(51, since=19)
+    assert fold(log.events, ASSET, period(100), Rating()).unobserved == 30 * MIN
+
+
+def test_a_machine_without_a_counter_cannot_bridge_unknown_time_and_has_no_oee():
+    log = Log().state(0, RUN).state(20, UNK).state(50, RUN)
+    rating = Rating(ideal_ns=MIN, counted=False)
+    k = kpis(fold(log.events, ASSET, period(100), rating))
+    assert (k.availability, k.performance, k.oee) == (1, None, None)
+    k = kpis(fold(log.correct(0, 100, produced=35).events, ASSET, period(100), rating))
+    assert (k.performance, k.oee) == (0.5, 0.5)
+
+
+def test_before_one_ideal_cycle_has_been_observed_nothing_can_have_been_made():
+    log = Log().state(60, RUN)
+    assert is_early(fold(log.events, ASSET, period(100), Rating(), until=62 * MIN), 3 * MIN)
+    assert not is_early(fold(log.events, ASSET, period(100), Rating(), until=63 * MIN), 3 * MIN)
+    assert not is_early(TimeElements(), None)
 
 
 def test_merging_adds_time_elements_and_does_not_average_oee():
@@ -319,9 +444,12 @@ def logs(draw) -> list[Event]:
     for i in range(draw(st.integers(0, 30))):
         time += draw(st.integers(0, 12))
         key = {"id": f"e{i}", "time": time, "asset": ASSET}
-        kind = draw(st.sampled_from(["state", "state", "made", "scrapped"]))
+        kind = draw(st.sampled_from(["state", "state", "made", "scrapped", "reset"]))
         if kind == "state":
             events.append(StateChanged(**key, state=draw(states), reason=draw(reasons)))
+        elif kind == "reset":
+            since = time - draw(st.integers(-2, 30))
+            events.append(CounterAnomaly(**key, tag="t", before=2, after=1, anomaly="reset", start=since))
         elif kind == "made":
             events.append(PartsProduced(**key, count=draw(st.integers(0, 5)), product=draw(st.sampled_from("AB"))))
         else:
@@ -344,16 +472,20 @@ corrections = st.lists(
 def brute_force(events: list[Event], until: int, micro_stop: int = 6) -> dict[str, int]:
     """Instant by instant: which state holds, which stop is it in, is it planned."""
     holds: dict[int, tuple] = {}
+    lost: dict[int, bool] = {}
     for t in range(-1, until):
         current = (UNK, None)
+        watched = False
         for event in sorted((e for e in events if isinstance(e, StateChanged)), key=lambda e: e.time):
             if event.time <= t:
-                current = (event.state, event.reason)
+                current, watched = (event.state, event.reason), True
         for event in events:
             if isinstance(event, Correction) and event.start <= t < event.end:
-                current = (event.state, event.reason)
+                current, watched = (event.state, event.reason), True
+        blind = any(isinstance(e, CounterAnomaly) and 0 < e.start <= t < e.time for e in events)
+        lost[t] = current[0] is UNK and (blind or not watched)
         holds[t] = current
-    counts = {element.value: 0 for element in Element} | {"micro_stop": 0, "pbt": 0}
+    counts = {element.value: 0 for element in Element} | {"micro_stop": 0, "pbt": 0, "unobserved": 0}
     t = PERIOD.start
     previous = None
     while t < until:
@@ -370,6 +502,7 @@ def brute_force(events: list[Event], until: int, micro_stop: int = 6) -> dict[st
         for i in range(stretch):
             if overlap_ns(PERIOD.busy, t + i, t + i + 1):
                 counts["pbt"] += 1
+                counts["unobserved"] += lost[t + i]
                 counts["micro_stop"] += micro
                 counts[Element.APT.value if micro else value[i].value] += 1
         previous = Element.APT if micro else value[-1]
@@ -394,6 +527,7 @@ def test_time_elements_are_never_negative_and_add_up_to_planned_time(log, fixes,
     times = (e.apt, e.aust, e.adet, e.adot, e.maintenance, e.unknown)
     assert min(times) >= 0
     assert sum(times) == e.pbt <= e.calendar
+    assert 0 <= e.unobserved <= e.unknown
     assert e.micro_stop <= e.apt
     assert e.repair <= e.adet
     if e.pq_planned > 0:
@@ -414,6 +548,8 @@ def test_the_running_sum_equals_the_fold_at_every_moment(log, looks):
             account.produced(event)
         elif isinstance(event, PartsRejected):
             account.rejected(event, startup=startup.holds(event.time))
+        elif isinstance(event, CounterAnomaly):
+            account.blind(event.start, event.time)
         now = event.time + 1
         assert account.elements(now) == fold(log[: i + 1], ASSET, PERIOD, RATING, now)
     latest = log[-1].time if log else 0
@@ -429,14 +565,18 @@ def test_a_rebuilt_running_sum_equals_the_fold_with_its_corrections(log, fixes, 
     past = [event for event in log if event.time <= now]
     fixes = [c for c in fixes if c.end <= now]
     account = Account(PERIOD, RATING)
+    for event in past:
+        if isinstance(event, CounterAnomaly):
+            account.blind(event.start, event.time)
     account.feed(timeline(past + fixes, ASSET, PERIOD.start, now + 1))
     states_later = [
-        StateChanged(id=e.id, time=now + 1 + e.time, asset=ASSET, state=e.state, reason=e.reason)
-        for e in later
-        if isinstance(e, StateChanged)
+        replace(event, time=now + 1 + event.time) for event in later if isinstance(event, StateChanged | CounterAnomaly)
     ]
     for event in states_later:
-        account.state(event.time, event.state, event.reason)
+        if isinstance(event, StateChanged):
+            account.state(event.time, event.state, event.reason)
+        else:
+            account.blind(event.start, event.time)
     e, want = account.elements(150), fold(past + fixes + states_later, ASSET, PERIOD, RATING)
     names = (
         "calendar",
@@ -447,6 +587,7 @@ def test_a_rebuilt_running_sum_equals_the_fold_with_its_corrections(log, fixes, 
         "adot",
         "maintenance",
         "unknown",
+        "unobserved",
         "micro_stop",
         "failures",
         "repair",

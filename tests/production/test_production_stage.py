@@ -201,6 +201,8 @@ def test_a_step_that_does_not_concern_the_machines_yields_nothing():
 def test_a_running_signal_with_hysteresis_gives_the_state():
     plant = Plant(state_tag=None, states={}, running_tag="power", running_above=5.0, running_below=3.0)
     index = plant.table["power"].index
+    plant.step()
+    plant.wait(10)
     power = np.array([0.1, 4.0, 6.0, 4.0, 5.5, 2.0, 4.0, 4.5])
     n = len(power)
     times = plant.utc - (n - np.arange(n)) * S
@@ -360,7 +362,8 @@ def test_the_next_shift_starts_at_zero_and_knows_the_state():
 
 
 def test_between_shifts_no_figure_is_good_and_the_state_still_is():
-    plant = Plant(start="2026-06-01T21:59:00")
+    shifts = {"time_zone": "UTC", "shift": [{"name": "early", "start": "06:00", "end": "06:01"}]}
+    plant = Plant(shifts=shifts)
     plant.step(("state", 1), ("parts", 0))
     plant.wait(30, ("parts", 2))
     assert plant.shown["oee"][1] == GOOD
@@ -636,6 +639,136 @@ def test_parts_that_were_not_in_an_event_yet_survive_a_restart():
     assert again.view.produced == 6
 
 
+def test_a_gateway_that_starts_in_the_middle_of_a_shift_speaks_of_the_time_since_then():
+    # Commissioned at 10:30, 4 h of planned time into the shift; one hour at full speed is an OEE of 1, not of 0.2.
+    plant = Plant(start="2026-06-01T10:30:00")
+    plant.step(("state", 1), ("parts", 7000))
+    for made in range(6, 361, 6):
+        plant.wait(60, ("parts", 7000 + made))
+    view = plant.view
+    assert (view.oee, view.availability) == (pytest.approx(1), pytest.approx(1))
+    assert (view.unknown_s, view.unobserved_s) == (4 * 3600, 4 * 3600)
+    assert view.utilisation == pytest.approx(5 / 5.5)
+    # Most of the shift is not in the figure: it is shown, and no alarm acts on it.
+    assert view.uncertain
+    assert plant.shown["oee"] == (pytest.approx(1), UNCERTAIN)
+    assert plant.shown["unobserved_s"] == (4 * 3600, GOOD)
+    assert {row["loss"]: row["minutes"] for row in view.losses} == {"unobserved": 240}
+    plant.agrees()
+
+
+def test_a_state_that_is_older_than_the_gateway_begins_with_the_gateway():
+    # A subscription tells when the value changed; what was made since then was counted by nobody.
+    plant = Plant(start="2026-06-01T08:00:00")
+    plant.step(batch=of_rows([(plant.table["state"].index, at("2026-06-01T06:30:00"), 1.0, GOOD)]))
+    assert plant.of(StateChanged)[0].time == at("2026-06-01T08:00:00")
+    plant.wait(1)
+    assert plant.elements().unobserved == 2 * HOUR
+
+
+def test_a_counter_that_moves_before_the_state_is_known_ends_the_unobserved_time():
+    plant = Plant(start="2026-06-01T07:00:00")
+    plant.step(("parts", 0))
+    plant.wait(60, ("parts", 6))
+    plant.alive(60)
+    plant.step(("state", 1))
+    elements = plant.elements()
+    assert (elements.pq, elements.unobserved, elements.unknown) == (6, 61 * MIN, 62 * MIN)
+    plant.agrees()
+
+
+@pytest.mark.parametrize(("after", "unobserved_s", "produced"), [(1360, 0, 360), (3, 3600, 0)])
+def test_an_hour_without_the_gateway_counts_if_the_counter_went_on_and_is_left_out_if_not(
+    after, unobserved_s, produced
+):
+    plant = Plant()
+    plant.step(("state", 1), ("parts", 1000))
+    kept = plant.production.counters()
+    again = reborn(plant, kept)
+    again.utc += HOUR
+    # The device says since when it has run: before the gateway was there to see it.
+    state = (again.table["state"].index, again.utc - 20 * MIN, 1.0, GOOD)
+    again.step(batch=of_rows([state, (again.table["parts"].index, again.utc, float(after), GOOD)]))
+    again.wait(1)
+    view = again.view
+    assert (view.unknown_s, view.unobserved_s, view.produced) == (3600, unobserved_s, produced)
+    again.agrees()
+    # Then half an hour at full speed: 180 parts of 10 s.
+    for made in range(6, 181, 6):
+        again.wait(60, ("parts", after + made))
+    assert again.view.oee == pytest.approx(1, abs=1e-3)
+    again.agrees()
+    third = reborn(again, again.production.counters())
+    assert third.view == again.view
+
+
+def test_a_lost_connection_is_bridged_by_parts_and_by_no_parts_but_not_by_a_reset():
+    for after, unobserved_s in ((20, 0), (10, 0), (4, 541)):
+        plant = Plant(unknown_after_s=60)
+        plant.step(("state", 1), ("parts", 10))
+        plant.alive(600)
+        plant.step(("parts", 10))
+        for _ in range(60):
+            plant.wait(10)
+        plant.wait(1, ("state", 1), ("parts", after))
+        plant.wait(1)
+        # Silence is taken for running for the first minute.
+        assert (plant.view.unknown_s, plant.view.unobserved_s) == (541, unobserved_s)
+        plant.agrees()
+
+
+def test_the_reset_of_a_counter_that_is_watched_costs_no_time():
+    plant = Plant(unknown_after_s=10)
+    plant.step(("state", 1), ("parts", 10))
+    for second in range(100):
+        plant.wait(1, ("state", 77), ("parts", 10 if second < 50 else 3))
+    plant.wait(1, ("state", 1))
+    assert len(plant.of(CounterAnomaly)) == 1
+    assert (plant.view.unknown_s, plant.view.unobserved_s) == (100, 1)
+    plant.agrees()
+
+
+def test_a_machine_without_a_counter_has_an_availability_and_no_oee():
+    plant = Plant(produced_tag=None, rejected_tag=None, unknown_after_s=60)
+    plant.step(("state", 1))
+    plant.alive(600)
+    plant.step(("state", 2))
+    plant.alive(600)
+    for _ in range(11):
+        plant.wait(60)
+    plant.wait(1, ("state", 1))
+    view = plant.view
+    assert (view.unknown_s, view.unobserved_s) == (601, 601)
+    assert view.availability == pytest.approx(600 / 1260)
+    assert (view.performance, view.oee) == (None, None)
+    plant.agrees()
+
+
+def test_a_little_unknown_time_leaves_the_figures_good_and_more_than_a_tenth_makes_them_uncertain():
+    plant = Plant(unknown_after_s=1)
+    plant.step(("state", 1), ("parts", 0))
+    plant.alive(1000, 1)
+    plant.step(("parts", 90))
+    for expected in (GOOD, UNCERTAIN):
+        plant.wait(1, ("state", 77))
+        plant.alive(70, 1)
+        plant.wait(1, ("state", 1))
+        names = ("oee", "availability", "performance", "quality", "nee", "teep")
+        assert {plant.shown[name][1] for name in names} == {expected}
+        assert plant.shown["utilisation"][1] == GOOD
+
+
+def test_no_figure_of_the_first_cycle_is_acted_on():
+    # An OEE of 0 before the first part can be finished says nothing about the machine.
+    plant = Plant(ideal_cycle_s=30)
+    plant.step(("state", 1), ("parts", 0))
+    plant.alive(29, 1)
+    assert plant.shown["oee"] == (0, UNCERTAIN)
+    assert plant.shown["availability"] == (1, GOOD)
+    plant.alive(2, 1)
+    assert plant.shown["oee"] == (0, GOOD)
+
+
 def test_the_time_in_which_nobody_watched_is_unknown():
     plant = Plant(unknown_after_s=60)
     plant.step(("state", 1))
@@ -722,6 +855,8 @@ moves = st.lists(
                 "fix",
                 "name",
                 "restart",
+                "away",
+                "reset",
                 "back",
             ]
         ),
@@ -771,6 +906,13 @@ def test_the_account_equals_the_fold_of_the_log_whatever_happens(script, clock):
                 plant.ask("set_state", reason=list(DowntimeReason)[number % 6])
             case "restart":
                 plant = reborn(plant, plant.production.counters())
+            case "away":
+                kept = plant.production.counters()
+                plant.utc += seconds * S
+                plant = reborn(plant, kept)
+            case "reset":
+                parts = count(number)
+                plant.wait(seconds, ("parts", next(parts)))
             case "back":
                 plant.utc -= seconds * S
         # The stage's own time never goes back, and a part counted now belongs to the past of the next instant.
@@ -790,6 +932,7 @@ def test_the_account_equals_the_fold_of_the_log_whatever_happens(script, clock):
                 "adot",
                 "maintenance",
                 "unknown",
+                "unobserved",
                 "micro_stop",
                 "failures",
                 "repair",

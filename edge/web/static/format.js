@@ -93,7 +93,7 @@ export function rankAlarms(alarms) {
 // The largest losses of the shift as lines; time of which nobody knows anything always has a line of its own.
 export function topLosses(machine, countMax) {
   const lines = machine.losses
-    .filter((loss) => loss.minutes > 0 && loss.loss !== "unknown")
+    .filter((loss) => loss.minutes > 0 && loss.loss !== "unknown" && loss.loss !== "unobserved")
     .sort((a, b) => b.minutes - a.minutes)
     .slice(0, countMax)
     .map((loss) => `${words(loss.loss)}: ${lossLine(loss)}`);
