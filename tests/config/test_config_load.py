@@ -103,6 +103,20 @@ CASES = [
         'nme = "early"',
         ["unknown key", "did you mean 'name'?"],
     ),
+    (
+        "mistyped break",
+        "shifts.toml",
+        "break = [",
+        "brake = [",
+        ["unknown key 'shift.1.brake'", "did you mean 'break'?"],
+    ),
+    (
+        "unknown key in a break",
+        "shifts.toml",
+        'name = "breakfast"',
+        'nme = "breakfast"',
+        ["unknown key 'shift.1.break.1.nme'", "did you mean 'name'?"],
+    ),
 ]
 
 

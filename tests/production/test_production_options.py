@@ -1,7 +1,9 @@
 """What an engineer may write about machines and working time, and what is refused with which words."""
 
+import re
 import tomllib
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
@@ -9,6 +11,7 @@ from pydantic import ValidationError
 from edge.production import MachineOptions, ShiftsOptions, calendar_of, check_shifts, virtual_tags
 from plant.instant import NS_PER_S
 
+SAMPLE = Path(__file__).parents[2] / "config" / "shifts.toml"
 STATE = {"name": "m", "asset": "a/b/c", "state_tag": "s", "states": {"1": "running"}}
 
 THREE_SHIFTS = """
@@ -59,6 +62,21 @@ def test_a_shifts_file_becomes_a_calendar():
     assert [(b - a) / 60 / NS_PER_S for a, b in early.busy] == [120, 60, 210]
     assert calendar.at("x", ns("2026-12-25T08:00:00")) is None
     assert check_shifts(shifts(THREE_SHIFTS), "UTC") == []
+
+
+def test_the_examples_in_the_sample_file_mean_what_they_say():
+    text = re.sub(r"^# (\[\[|\w+ = )", r"\1", SAMPLE.read_text(), flags=re.MULTILINE)
+    options = shifts(text)
+    assert (len(options.shift), len(options.special_day), len(options.planned_stop)) == (4, 1, 1)
+    assert check_shifts(options, "Europe/Berlin") == []
+    calendar = calendar_of(options, "Europe/Berlin")
+    # On Christmas Eve only the early shift starts, and the works holiday begins when it ends.
+    assert calendar.at("milling/line1/cnc", ns("2026-12-24T12:00:00")).name == "early"
+    assert calendar.at("milling/line1/cnc", ns("2026-12-24T13:30:00")) is None
+    # One line works by day on weekdays only; the others keep the shifts of the site, on Saturdays too.
+    assert calendar.at("finishing/line3/strip", ns("2026-11-20T10:00:00")).name == "day"
+    assert calendar.at("finishing/line3/strip", ns("2026-11-21T10:00:00")) is None
+    assert calendar.at("milling/line1/cnc", ns("2026-11-21T10:00:00")).name == "early"
 
 
 def test_the_site_gives_the_time_zone_where_the_file_does_not():
