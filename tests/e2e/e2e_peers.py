@@ -197,25 +197,31 @@ class Daemon:
         self.environment: dict[str, str] = {}
         self.process: subprocess.Popen[bytes] | None = None
         shutil.copytree(PROJECT / "config", self.folder)
-        changes = {
-            f"127.0.0.1:{48400}": f"127.0.0.1:{ports['cnc']}",
-            f"127.0.0.1:{48401}": f"127.0.0.1:{ports['inspection']}",
-            "port = 15020": f"port = {ports['press']}",
-            "port = 15021": f"port = {ports['strip']}",
-            "port = 18830": f"port = {broker_port}\nreconnect_delay_ms_max = 1000",
-            "port = 8080": f"port = {self.web_port}",
-            '"../var/andon"': f'"{self.state_dir}"',
-            "# commands_enabled": "commands_enabled",
-        }
-        for old, new in changes.items():
-            self.edit("gateway.toml", old, new)
+        local = "opc.tcp://127.0.0.1"
+        self.set("gateway", state_dir=str(self.state_dir))
+        self.set("mqtt", port=broker_port, reconnect_delay_ms_max=1000, commands_enabled=True)
+        self.set("web", port=self.web_port)
+        self.set("device cnc", url=f"{local}:{ports['cnc']}")
+        self.set("device inspection", url=f"{local}:{ports['inspection']}")
+        self.set("device press", port=ports["press"])
+        self.set("device strip", port=ports["strip"])
 
-    def edit(self, file: str, old: str, new: str) -> None:
-        """Replace a text that stands exactly once in a file of the configuration."""
-        path = self.folder / file
-        text = path.read_text()
-        assert text.count(old) == 1, f"{old!r} stands {text.count(old)} times in {file}"
-        path.write_text(text.replace(old, new))
+    def set(self, section: str, **options: Any) -> None:
+        """Set options of a section of gateway.toml: "mqtt", or "device press" for the [[device]] of that name."""
+        path = self.folder / "gateway.toml"
+        kind, _, name = section.partition(" ")
+        parts = re.split(r"(?m)^(?=\[)", path.read_text())
+        (place,) = [
+            i
+            for i, part in enumerate(parts)
+            if part.startswith(f'[[{kind}]]\nname = "{name}"' if name else f"[{kind}]\n")
+        ]
+        header, _, lines = parts[place].partition("\n")
+        kept = [line for line in lines.splitlines() if line.partition("=")[0].strip() not in options]
+        told = [f"{option} = {json.dumps(value)}" for option, value in options.items()]
+        # A [[device]] begins with its name, by which it is found the next time.
+        parts[place] = "\n".join([header, *kept[:1], *told, *kept[1:]]) + "\n"
+        path.write_text("".join(parts))
 
     def set_cell(self, file: str, row: str, column: str, value: str) -> None:
         """Change one cell of a CSV file of the configuration, in the row that begins with `row`."""

@@ -14,7 +14,7 @@ SOON_S = 3.0
 @pytest.fixture(scope="module")
 def daemon(prepared: Daemon) -> Daemon:
     # A steady value is not told apart from a dead one any more: a picture is due every few seconds.
-    prepared.edit("gateway.toml", "sampling_ms = 250", "repeat_ms = 0\nsampling_ms = 250")
+    prepared.set("device inspection", repeat_ms=0)
     prepared.set_cell("tags.csv", "inspection.trigger", "stale_after_s", "4")
     prepared.start()
     prepared.wait_alive()
