@@ -81,6 +81,16 @@ def set_aside(path: Path) -> Path:
     return target
 
 
+def probe(folder: Path) -> None:
+    """Write a file and take it away again. Raises OSError if the disk does not take it."""
+    path = folder / ".journal-probe"
+    try:
+        path.write_bytes(b"?")
+        _sync(path)
+    finally:
+        path.unlink(missing_ok=True)
+
+
 def damaged(path: Path) -> list[Path]:
     """Return the journals that were set aside."""
     return sorted(path.parent.glob(f"{path.name}.damaged.*"))

@@ -7,6 +7,7 @@ One thread at a time uses a journal: whoever opens it at first, the store thread
 """
 
 import contextlib
+import errno
 import sqlite3
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
@@ -96,6 +97,8 @@ class Journal:
                 except sqlite3.DatabaseError as error:
                     if not is_damage(error):
                         raise
+                    # A disk that takes nothing now says nothing about the file.
+                    copies.probe(self.path.parent)
                     aside = copies.set_aside(self.path)
                     self._begin_anew(f"the journal was damaged ({error}) and set aside as {aside.name}", candidates)
             self._settle(self._connection)
@@ -103,7 +106,8 @@ class Journal:
             self._release()
             raise journal_error(error, self.path, "open the journal") from error
         except OSError as error:
-            raise JournalError(f"cannot open the journal {self.path}: {error.strerror}") from error
+            full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+            raise JournalError(f"cannot open the journal {self.path}: {error.strerror}", full=full) from error
 
     def _connect(self) -> sqlite3.Connection:
         if self.path.exists() and self.path.stat().st_size < PAGE_BYTES_MIN:
@@ -123,7 +127,7 @@ class Journal:
             if unclean or self.path.stat().st_size <= CHECK_BYTES_MAX:
                 copies.check(connection)
             migrate(connection)
-            connection.execute("SELECT count(*) FROM tags, meta, cursors, state").fetchone()
+            connection.execute("SELECT 1 FROM tags, meta, cursors, state LIMIT 1").fetchone()
         except BaseException:
             connection.close()
             raise

@@ -10,6 +10,7 @@ from edge.ring.errors import RingLocked, ring_error
 from edge.ring.segment import DAMAGED, first_of, size_of, wal_of
 
 LOCK_NAME: Final = ".lock"
+_PROBE_NAME: Final = ".probe"
 Reason = Literal["bytes", "age", "disk_full"]
 
 
@@ -101,3 +102,18 @@ def free_bytes(folder: Path) -> int:
     """Bytes that are free on the disk for this process. Raises OSError."""
     state = os.statvfs(folder)
     return state.f_bavail * state.f_frsize
+
+
+def probe(folder: Path) -> None:
+    """Write a file and take it away again. Raises RingError if the disk does not take it."""
+    path = folder / _PROBE_NAME
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        try:
+            os.write(descriptor, b"?")
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+            path.unlink(missing_ok=True)
+    except OSError as error:
+        raise ring_error(error, f"write to {folder}") from error

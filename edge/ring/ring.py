@@ -20,7 +20,18 @@ from edge.ring import segment as files
 from edge.ring.ballast import Ballast
 from edge.ring.engine import connect
 from edge.ring.errors import RingError, ring_error
-from edge.ring.folder import Damage, Dropped, Lock, Reason, damaged_files, free_bytes, orphaned_logs, ring_files, unlink
+from edge.ring.folder import (
+    Damage,
+    Dropped,
+    Lock,
+    Reason,
+    damaged_files,
+    free_bytes,
+    orphaned_logs,
+    probe,
+    ring_files,
+    unlink,
+)
 from edge.ring.names import Names, TagRow, Text, found
 from edge.ring.options import RingOptions
 from edge.ring.rows import Counts
@@ -151,6 +162,8 @@ class Ring:
         except RingError as error:
             if error.blameless:
                 raise
+            # A disk that takes nothing now says nothing about the file.
+            probe(self.folder)
             if _REPLAY_TEXT in str(error):
                 log = files.set_aside(path, log_only=True)
                 sentence = f"{error}. It was set aside as {log.name}; what the file holds up to there is kept"

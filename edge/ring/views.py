@@ -38,7 +38,7 @@ SELECT body->>'$.alarm' AS alarm, body->>'$.asset' AS asset, body->>'$.priority'
        make_timestamp((body->>'$.time')::BIGINT // 1000) AS time, body->>'$.tag' AS tag,
        (body->>'$.value')::DOUBLE AS value, (body->>'$.limit')::DOUBLE AS threshold,
        body->>'$.message' AS message, body->>'$.user' AS "user", seq
-FROM alarm_book
+FROM alarm_book WHERE json_valid(body)
 """
 LEDGER: Final = """
 CREATE OR REPLACE {scope} VIEW ledger AS
@@ -51,7 +51,7 @@ UNION ALL
 SELECT make_timestamp((body->>'$.start')::BIGINT // 1000), make_timestamp((body->>'$.end')::BIGINT // 1000),
        body->>'$.tag', body->>'$.device', body->>'$.reason',
        NULL, NULL, NULL, NULL, nullif((body->>'$.count')::BIGINT, -1)
-FROM events WHERE kind = 'gap'
+FROM events WHERE kind = 'gap' AND json_valid(body)
 """
 _READINGS: Final = """
 CREATE OR REPLACE VIEW readings AS

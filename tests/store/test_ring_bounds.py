@@ -1,11 +1,13 @@
 """The ring keeps its bounds in bytes and age, and what it dropped is known."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from pydantic import ValidationError
 from ring_data import DAY, MINUTE, T0, noise, readings, values
 
-from edge.ring import Ring, RingError, RingLocked, RingOptions, TagRow, query
+from edge.ring import Ring, RingError, RingLocked, RingOptions, TagRow, export, query
 
 SMALL = RingOptions(bytes_max=8_000_000, ballast_bytes=500_000, free_bytes_min=0)
 
@@ -155,3 +157,16 @@ def test_options_refuse_what_cannot_work():
         RingOptions(bytes_max=8_000_000, ballast_bytes=4_000_000)
     assert RingOptions().ballast == 64_000_000
     assert RingOptions(bytes_max=100_000_000).ballast == 5_000_000
+
+
+def test_a_folder_may_be_relative_or_behind_a_link(tmp_path, monkeypatch):
+    (tmp_path / "real's").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "real's")
+    monkeypatch.chdir(tmp_path)
+    for folder in (Path("link/ring"), Path("real's/ring"), tmp_path / "link" / "ring"):
+        ring = Ring(folder, SMALL, folder.parent / "export")
+        ring.open(T0)
+        ring.append(readings(1), T0)
+        export(ring, T0, T0 + DAY, folder.parent / "export" / "x.parquet", 10)
+        ring.close()
+    assert len(list((tmp_path / "real's" / "ring").glob("*.duckdb"))) == 1

@@ -5,6 +5,7 @@ ANDON_POWER_CUTS sets how many times.
 """
 
 import array
+import asyncio
 import fcntl
 import os
 import random
@@ -15,8 +16,10 @@ from pathlib import Path
 
 import pytest
 from crash_writer import OPTIONS
+from store_rig import Rig
 from test_store_kill import rows_of
 
+from edge.errors import StorageError
 from edge.store import open_storage
 
 CUTS = int(os.environ.get("ANDON_POWER_CUTS", "3"))
@@ -86,3 +89,29 @@ def test_a_power_cut_loses_nothing_that_was_reported(disk):
         assert len(numbers) >= events
         ring.close()
         journal.close()
+
+
+async def test_a_dying_disk_stops_neither_the_gateway_nor_blames_a_file(disk):
+    image, mount = disk
+    rig = Rig(mount / "state")
+    rig.store.start()
+    rig.offer(readings=1000, events=3)
+    await rig.until(lambda: rig.committed_rows == 1000 and len(rig.committed_events) == 3)
+    cut_power(mount)
+    rig.offer(readings=500, events=2)
+    await rig.until(lambda: rig.active() >= {"storage.ring", "storage.journal"})
+    assert rig.store.status().state == "down"
+    rig.offer(readings=500, events=2)
+    with pytest.raises(StorageError):
+        await rig.store.after(0, 10)
+    await asyncio.sleep(1.2)
+    await rig.store.stop()
+    assert rig.committed_rows == 1000
+    run("umount", str(mount))
+    run("mount", "-o", "loop", str(image), str(mount))
+    again = Rig(mount / "state", prefix="f")
+    assert again.ring.take_news() == []
+    assert again.journal.notes == []
+    assert again.ring.next_seq == 1000
+    assert again.journal.last_seq == 3
+    await again.store.stop()
