@@ -108,7 +108,11 @@ class MosquittoBroker:
         errors = self._folder / "mosquitto.log"
         with errors.open("wb") as stderr:
             process = self._process = await asyncio.create_subprocess_exec(
-                *command, stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.DEVNULL, stderr=stderr
+                *command,
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=asyncio.subprocess.DEVNULL,
+                stderr=stderr,
+                start_new_session=True,  # Ctrl-C is for us: the broker ends after we have said goodbye
             )
         deadline = asyncio.get_running_loop().time() + START_S
         while process.returncode is None and asyncio.get_running_loop().time() < deadline:

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import dataclasses
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -25,7 +26,12 @@ def run_demo(folder: Path, seconds: float | None) -> None:
         log = (config.state_dir / "andon.log").open("a", buffering=1)
         os.dup2(log.fileno(), sys.stderr.fileno())
     configure_logging(config.file.gateway.log_level)
-    plant = subprocess.Popen([sys.executable, "-m", "edge.cli", "simulate"], stdout=subprocess.PIPE, text=True)
+    command = [sys.executable, "-m", "edge.cli", "simulate"]
+    setpriv = shutil.which("setpriv")
+    if setpriv is not None:
+        command = [setpriv, "--pdeathsig", "TERM", *command]  # it ends with us even if we are killed
+    # A session of its own: Ctrl-C is for the gateway, which ends the plant last.
+    plant = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True)
     try:
         asyncio.run(_run(folder, plant, seconds))
     finally:
