@@ -13,6 +13,8 @@ from typing import Any
 
 from asyncua import Server, ua
 from asyncua.crypto.permission_rules import User, UserRole
+from asyncua.server import internal_subscription
+from asyncua.server.monitored_item_service import MonitoredItemService
 
 from edge.errors import Unreachable
 from edge.simulator.machine import Value
@@ -40,6 +42,22 @@ class _ReadOnlyVisitors:
     def get_user(self, iserver: Any, username: Any = None, password: Any = None, certificate: Any = None) -> Any:
         del iserver, username, password, certificate
         return User(role=UserRole.User)
+
+
+class _Items(MonitoredItemService):  # type: ignore[misc]
+    """Tells a change from or to a bad status whatever the deadband: asyncua 2.1.0 subtracts from nothing there, and the
+    change is lost. A deadband is about values alone (OPC 10000-4, 7.22.2).
+    """
+
+    def _is_deadband_exceeded(self, values: Any, flt: Any) -> bool:
+        both = values.get_old_datavalue(), values.get_current_datavalue()
+        if any(one is None or one.Value is None or one.Value.Value is None for one in both):
+            return True
+        return bool(super()._is_deadband_exceeded(values, flt))
+
+
+# There is no other way to give the server's subscriptions a class of ours.
+internal_subscription.MonitoredItemService = _Items
 
 
 class OpcuaPlc:

@@ -144,7 +144,7 @@ class ModbusSource:
         if not self._groups:
             await asyncio.sleep(self._options.period_ms / 1000)
             return EMPTY
-        rows = []
+        rows: list[Batch] = []
         while not rows or not self._heard:
             group = min(self._groups, key=lambda g: g.due)
             now = self._clock().monotonic

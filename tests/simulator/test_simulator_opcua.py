@@ -261,3 +261,30 @@ async def test_the_inspection_station_shows_part_and_picture_on_its_own_server()
         assert shown == {name: plant.machines["strip"].values()[name] for name in nodes}
         assert shown["picture"].startswith(str(RECORDINGS_DIR / "surface"))
         assert shown["verdict"] == ""
+
+
+class _Statuses:
+    def __init__(self) -> None:
+        self.seen: list[bool] = []
+
+    def datachange_notification(self, _node, _value, data) -> None:
+        self.seen.append(data.monitored_item.Value.StatusCode.is_good())
+
+
+async def test_a_subscription_with_a_deadband_hears_of_a_bad_status_and_of_its_end(plant, client):
+    """The value is the same before and after: only its status changes."""
+    heard = _Statuses()
+    subscription = await client.create_subscription(20, heard)
+    await subscription.deadband_monitor([await node(client, "clamp_pressure")], 100.0, 1)
+
+    async def until_last(good: bool) -> None:
+        async with asyncio.timeout(DEADLINE_S):
+            while not heard.seen or heard.seen[-1] is not good:
+                await asyncio.sleep(0.01)
+
+    await until_last(good=True)
+    await plant.fault("exceptions", plc="cnc", values="clamp_pressure")
+    await until_last(good=False)
+    await plant.fault("exceptions", plc="cnc")
+    await until_last(good=True)
+    await subscription.delete()
