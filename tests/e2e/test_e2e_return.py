@@ -8,8 +8,9 @@ from e2e_peers import Daemon, SimulatedPlant, until
 from e2e_tap import Tap, modbus_functions, opcua_services
 
 BACK_S = 15.0
-STALL_S = 3.0
-"""Longest time without a reading from a device that is not concerned: the slowest period is a second.
+STALL_S = 5.0
+"""Longest time without a reading from a device that is not concerned. Its slowest period is a second; the rest is for
+the simulated plant, which builds a new server beside the others in one process.
 
 The inspection station has nothing to say between two parts; of it only the connection is watched.
 """
@@ -43,7 +44,9 @@ def taps(plant: SimulatedPlant) -> Iterator[dict[str, Tap]]:
 def prepared(folder, plant: SimulatedPlant, broker, taps: dict[str, Tap]) -> Iterator[Daemon]:
     ports = plant.ports | {name: tap.port for name, tap in taps.items()}
     daemon = Daemon(folder, ports, broker.port)
-    daemon.set("device strip", quarantine_retry_s=5)
+    # The plant is one process: while it builds a server, the others answer late, and that is no loss of a device here.
+    daemon.set("device press", timeout_ms=5000)
+    daemon.set("device strip", timeout_ms=3000, quarantine_retry_s=5)
     yield daemon
     daemon.kill()
 
@@ -70,8 +73,8 @@ class Watch:
                 assert view.reconnects == self.reconnects[view.name], view
         return True
 
-    def undisturbed(self) -> bool:
-        return all(stall < STALL_S for name, stall in self.longest.items() if name != "inspection")
+    def undisturbed(self, stall_s: float = STALL_S) -> bool:
+        return all(stall < stall_s for name, stall in self.longest.items() if name != "inspection")
 
 
 def alive_but(daemon: Daemon, plc: str, missing: set[str]) -> bool:
@@ -146,7 +149,7 @@ def test_a_plc_that_hangs_without_hanging_up_delays_nobody(daemon: Daemon, plant
         until(lambda: watch.look() and daemon.device("strip").alive == 0, "its tags are bad")
         end = time.monotonic() + 3
         until(lambda: watch.look() and time.monotonic() > end, "some attempts later")
-        assert watch.undisturbed(), watch.longest
+        assert watch.undisturbed(2.5), watch.longest
         assert not daemon.active("device.strip.silent"), "one alarm says it all"
         shown = daemon.device("strip").sentence
         assert "strip" in shown
