@@ -1,5 +1,5 @@
 """A Modbus TCP server that answers read requests from memory: registers hold float32 ABCD values, one sawtooth step a
-request cycle; one of the first SPIKES values at a time stands at 1000 for 100 ms.
+request cycle; every so many tenths of a second one of the first SPIKES values stands at 1000 for 100 ms.
 """
 
 import argparse
@@ -15,6 +15,8 @@ SPIKES = 20
 
 class Server(asyncio.Protocol):
     """Answers function codes 3 and 4 of any unit id."""
+
+    cycles_per_spike = 1
 
     def __init__(self, tags: int) -> None:
         self._values = np.arange(tags, dtype=">f4") % 100
@@ -44,7 +46,9 @@ class Server(asyncio.Protocol):
             self._until = now + 0.02
             self._values = (self._values + 1) % 100
             spiked = self._values.copy()
-            spiked[int(now * 10) % SPIKES] = SPIKE
+            turn, rest = divmod(int(now * 10), self.cycles_per_spike)
+            if rest == 0:
+                spiked[turn % SPIKES] = SPIKE
             self._raw = spiked.astype(">f4").tobytes()
         return self._raw
 
@@ -60,5 +64,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--tags", type=int, required=True)
+    parser.add_argument("--cycles-per-spike", type=int, default=1)
     arguments = parser.parse_args()
+    Server.cycles_per_spike = arguments.cycles_per_spike
     asyncio.run(serve(arguments.port, arguments.tags))

@@ -1,7 +1,7 @@
 """An OPC UA server that can offer 100,000 readings a second: asyncua's session and subscription handling, with
 notifications encoded by numpy. Every publishing interval each monitored item sends one new Double.
 
-The value is a sawtooth 0..99 per tag; in each interval one of the first SPIKES tags steps to 1000, for latency.
+The value is a sawtooth 0..99 per tag; every so often one of the first SPIKES tags steps to 1000, for latency.
 """
 
 import argparse
@@ -27,6 +27,7 @@ class LoadSubscription(internal_subscription.InternalSubscription):
 
     _items: np.ndarray | None = None
     _cycle = 0
+    cycles_per_spike = 1
 
     def has_published_results(self) -> bool:
         return bool(self.monitored_item_srv._monitored_items)  # noqa: SLF001
@@ -59,8 +60,9 @@ class LoadSubscription(internal_subscription.InternalSubscription):
         items = self._items
         items["value"] = (self._phase + self._cycle) % 100
         items["source"] = filetime
-        if items["handle"][0] == 0:
-            items["value"][self._cycle % SPIKES] = SPIKE
+        turn, rest = divmod(self._cycle, self.cycles_per_spike)
+        if items["handle"][0] == 0 and rest == 0:
+            items["value"][turn % SPIKES] = SPIKE
         payload = struct.pack("<i", len(items)) + items.tobytes() + struct.pack("<i", -1)
         sequence, self._notification_seq = self._notification_seq, self._notification_seq + 1
         results = requestdata.results or []
@@ -100,5 +102,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--tags", type=int, required=True)
+    parser.add_argument("--cycles-per-spike", type=int, default=1)
     arguments = parser.parse_args()
+    LoadSubscription.cycles_per_spike = arguments.cycles_per_spike
     asyncio.run(serve(arguments.port, arguments.tags))
