@@ -44,7 +44,7 @@ def test_a_hot_bearing_is_an_active_unacknowledged_alarm_with_all_that_an_operat
     assert hot["limit"] == 80
     assert hot["message"] == "Main bearing of the press is too hot"
     assert hot["occurrence"]
-    assert daemon.active(HOT)
+    until(lambda: daemon.active(HOT), "and in what the gateway shows")
 
 
 def test_commands_are_refused_with_a_code_unless_they_name_what_stands_now(hot: dict, scada: Subscriber):
