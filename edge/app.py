@@ -19,13 +19,14 @@ import structlog
 
 from edge import clock, systemd
 from edge.alarms import Alarms
+from edge.assembly import make_alarms, make_line, make_production
 from edge.config import Config, load, make_table, make_tags
 from edge.devices import Devices
 from edge.errors import AndonError, ConfigError
 from edge.journal import Journal
 from edge.line import Inbox, Line
 from edge.outlets.mqtt import MqttOutlet
-from edge.production import Production, calendar_of
+from edge.production import Production
 from edge.snapshot import Face
 from edge.store import CommitReport, Store, open_storage
 from edge.terminal import watch as watch_terminal
@@ -97,19 +98,15 @@ class App:
         tags = make_tags(self.config.file, self.config.tags)
         self.table = make_table(tags, journal.register_tags(tags))
         self.texts = Texts(journal.texts())
-        self.alarms = Alarms(self.config.rules, self.table, self.ids, self.config.file.alarms)
+        self.alarms = make_alarms(self.config, self.table, self.ids)
         self.alarms.restore(journal.alarms(), now)
-        self.production = self._make_production(self.config, self.table)
+        self.production = make_production(self.config, self.table, self.texts, self.ids)
         counters = journal.get_state(COUNTERS_KEY) or {}
         self._restore(self.production, self.config, journal, counters)
         self._namespaces = journal.get_state(NAMESPACES_KEY) or {}
-        self.line = Line(self.table, self.production, self.alarms, self.ids, now)
+        self.line = make_line(self.table, self.production, self.alarms, self.ids, now)
         self.outlet = self._make_outlet()
         self._occurred("started", version=self.face.version)
-
-    def _make_production(self, config: Config, table: TagTable) -> Production:
-        calendar = calendar_of(config.shifts, config.file.site.time_zone)
-        return Production(config.file.machine, table, calendar, self.texts, self.ids)
 
     def _restore(self, production: Production, config: Config, journal: Journal, counters: Mapping[str, Any]) -> None:
         """Let the machines continue from the log: what they were doing, what they had made."""
@@ -235,7 +232,7 @@ class App:
         if table.tags != self.table.tags:
             changed.append("tags")
         if changed:
-            production = self._make_production(config, table)
+            production = make_production(config, table, self.texts, self.ids)
             await self.store.flush()
             counters = self.production.counters()
             await self.store.call(lambda: self._restore(production, config, self.store.journal, counters))
