@@ -4,6 +4,7 @@ Pure from snapshot to renderable; `watch` alone keeps time and owns the screen.
 """
 
 import asyncio
+import sys
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Final, Literal, TypeVar
@@ -39,6 +40,8 @@ STATE_STYLE: Final = {
     "degraded": "yellow",
     "off": "dim",
 }
+
+PIPE_WIDTH: Final = 200
 
 
 def size(count: float) -> str:
@@ -268,7 +271,8 @@ async def watch(
 
 def print_status(snapshot: Snapshot, *, as_json: bool = False, console: Console | None = None) -> None:
     """Print everything once, for `andon status`; as_json: the snapshot as it stands, for scripts."""
-    console = console or Console()
+    # A pipe has no width: a sentence must not be cut off there.
+    console = console or Console(width=None if sys.stdout.isatty() else PIPE_WIDTH)
     if as_json:
         text = msgspec.json.format(msgspec.json.encode(snapshot)).decode()
         console.print(text, soft_wrap=True, highlight=False, markup=False)
