@@ -12,28 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from edge.commands import EXIT_CONFIG, EXIT_FAILED, config_option, default_folder, failed, print_problems
 from edge.errors import AndonError, ConfigError, Problem, StorageError, Unreachable
 
 if TYPE_CHECKING:
     from edge.web.gateway import QueryResult
 
-EXIT_CONFIG = 2
-EXIT_FAILED = 1
 NS_PER_S = 1_000_000_000
-
-
-def _default_folder() -> Path:
-    here = Path("config")
-    return here if (here / "gateway.toml").exists() else Path("/etc/andon")
-
-
-_config = click.option(
-    "--config",
-    "folder",
-    type=click.Path(path_type=Path, file_okay=False),
-    envvar="ANDON_CONFIG",
-    help="Folder with gateway.toml. Default: ./config if it is there, else /etc/andon.",
-)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -46,7 +31,7 @@ def _state_dir(folder: Path | None) -> tuple[Path, str]:
     """Return state folder and name of the control socket, reading no more of the configuration than that."""
     from edge.config.toml_file import read_toml
 
-    folder = folder or _default_folder()
+    folder = folder or default_folder()
     problems: list[Problem] = []
     toml = read_toml(folder / "gateway.toml", problems)
     if toml is None:
@@ -56,27 +41,14 @@ def _state_dir(folder: Path | None) -> tuple[Path, str]:
     return folder / str(state_dir), str(socket)
 
 
-def _fail(error: AndonError) -> "click.exceptions.Exit":
-    if isinstance(error, ConfigError):
-        _print_problems(error.problems)
-        return click.exceptions.Exit(EXIT_CONFIG)
-    click.secho(str(error), fg="red", err=True)
-    return click.exceptions.Exit(EXIT_FAILED)
-
-
-def _print_problems(problems: list[Problem], colour: str = "red") -> None:
-    for problem in problems:
-        click.secho(str(problem), fg=colour, err=True)
-
-
 @main.command()
-@_config
+@config_option
 @click.option("--json", "as_json", is_flag=True, help="Machine-readable: a list of file, line, what, hint, severity.")
 def check(folder: Path | None, *, as_json: bool) -> None:
     """Check a configuration: every mistake at once, with file and line. Exit code 2 if there is one."""
     from edge.config import load
 
-    folder = folder or _default_folder()
+    folder = folder or default_folder()
     warnings: list[Problem] = []
     errors: list[Problem] = []
     summary = ""
@@ -97,8 +69,8 @@ def check(folder: Path | None, *, as_json: bool) -> None:
         ]
         click.echo(json.dumps(rows, indent=1))
     else:
-        _print_problems(errors)
-        _print_problems(warnings, "yellow")
+        print_problems(errors)
+        print_problems(warnings, "yellow")
         if errors:
             click.secho(
                 f"{len(errors)} mistake{'s' if len(errors) > 1 else ''}; nothing was started", bold=True, err=True
@@ -110,29 +82,29 @@ def check(folder: Path | None, *, as_json: bool) -> None:
 
 
 @main.command()
-@_config
+@config_option
 @click.option("--watch/--no-watch", default=None, help="Show the live summary. Default: on a terminal only.")
 def run(folder: Path | None, *, watch: bool | None) -> None:
     """Run the gateway until SIGTERM or Ctrl-C. SIGHUP reads the configuration again."""
     from edge.app import run_gateway
 
     try:
-        run_gateway(folder or _default_folder(), watch=sys.stdout.isatty() if watch is None else watch)
+        run_gateway(folder or default_folder(), watch=sys.stdout.isatty() if watch is None else watch)
     except AndonError as error:
-        raise _fail(error) from error
+        raise failed(error) from error
 
 
 @main.command()
-@_config
+@config_option
 @click.option("--for", "seconds", type=float, default=None, help="Stop by itself after this many seconds.")
 def demo(folder: Path | None, seconds: float | None) -> None:
     """Start the simulated plant, a broker on loopback and the gateway against them, with a live summary."""
     from edge.demo import run_demo
 
     try:
-        run_demo(folder or _default_folder(), seconds)
+        run_demo(folder or default_folder(), seconds)
     except AndonError as error:
-        raise _fail(error) from error
+        raise failed(error) from error
 
 
 @main.command()
@@ -153,7 +125,7 @@ def simulate(speed: float | None) -> None:
     except KeyboardInterrupt:
         return
     except AndonError as error:
-        raise _fail(error) from error
+        raise failed(error) from error
 
 
 @main.command()
@@ -170,7 +142,7 @@ def fault(name: str, arguments: tuple[str, ...]) -> None:
     try:
         answer = asyncio.run(send_fault(SimulatorOptions(), name, **pairs))
     except AndonError as error:
-        raise _fail(error) from error
+        raise failed(error) from error
     click.echo(answer)
 
 
@@ -185,7 +157,7 @@ def _pair(argument: str) -> tuple[str, Any]:
 
 
 @main.command()
-@_config
+@config_option
 @click.option("--json", "as_json", is_flag=True, help="The whole snapshot as JSON.")
 def status(folder: Path | None, *, as_json: bool) -> None:
     """Show what the running gateway says of itself. Exit code 1 if it is not healthy."""
@@ -196,14 +168,14 @@ def status(folder: Path | None, *, as_json: bool) -> None:
         with Control(*_state_dir(folder)) as control:
             snapshot = control.status()
     except AndonError as error:
-        raise _fail(error) from error
+        raise failed(error) from error
     print_status(snapshot, as_json=as_json)
     if not snapshot.healthy:
         raise click.exceptions.Exit(EXIT_FAILED)
 
 
 @main.command()
-@_config
+@config_option
 @click.argument("statement")
 @click.option("--format", "form", type=click.Choice(["table", "csv", "json"]), default="table")
 @click.option("--rows", "rows_max", type=int, default=1000, show_default=True, help="Most rows to show.")
@@ -219,7 +191,7 @@ def sql(folder: Path | None, statement: str, form: str, rows_max: int) -> None:
         except Unreachable:
             result = _offline_query(state_dir, statement, rows_max)
     except AndonError as error:
-        raise _fail(error) from error
+        raise failed(error) from error
     _print_rows(result, form)
 
 
@@ -269,7 +241,7 @@ def _moment(text: str) -> int:
 
 
 @main.command()
-@_config
+@config_option
 @click.option("--from", "start", default="-1h", show_default=True, help="2026-11-20T06:00, or -2h, -30m, -1d, or now.")
 @click.option("--to", "end", default="now", show_default=True)
 @click.argument("path", type=click.Path(path_type=Path, dir_okay=False))
@@ -292,12 +264,12 @@ def export(folder: Path | None, start: str, end: str, path: Path) -> None:
             with open_offline(state_dir) as store:
                 store.export(start_ns, end_ns, path)
     except AndonError as error:
-        raise _fail(error) from error
+        raise failed(error) from error
     click.echo(f"{path}: {path.stat().st_size} bytes")
 
 
 @main.command()
-@_config
+@config_option
 @click.argument("name", type=click.Choice([
     "acknowledge", "reset", "shelve", "unshelve", "suppress", "unsuppress", "out_of_service", "in_service",
     "correct", "set_state", "start_order", "end_order",
@@ -319,14 +291,14 @@ def do(folder: Path | None, name: str, arguments: tuple[str, ...], user: str) ->
                 values["occurrence"] = standing.get(str(values.get("alarm")), "")
             reply = control.command(name, values, user)
     except AndonError as error:
-        raise _fail(error) from error
+        raise failed(error) from error
     click.secho(reply.message or reply.code, fg="green" if reply.ok else "red", err=not reply.ok)
     if not reply.ok:
         raise click.exceptions.Exit(EXIT_FAILED)
 
 
 @main.command()
-@_config
+@config_option
 def reload(folder: Path | None) -> None:
     """Let the running gateway read its configuration again; an invalid one changes nothing."""
     from edge.control import Control
@@ -335,7 +307,7 @@ def reload(folder: Path | None) -> None:
         with Control(*_state_dir(folder)) as control:
             outcome = control.reload()
     except AndonError as error:
-        raise _fail(error) from error
+        raise failed(error) from error
     click.echo(outcome.sentence)
 
 
