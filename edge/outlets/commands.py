@@ -10,9 +10,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
+from edge.mqtt.wire import Message, Received
 from edge.outlets import payloads
 from edge.outlets.topics import Topics
-from edge.outlets.wire import Message, Received
 from edge.tick import Command, Reply
 
 REMEMBERED_MAX: Final = 512

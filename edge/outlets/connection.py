@@ -13,9 +13,9 @@ import structlog
 from paho.mqtt.enums import MQTTProtocolVersion
 
 from edge.errors import AndonError, Refused
-from edge.outlets.link import Link
+from edge.mqtt.link import Link
+from edge.mqtt.wire import Closed, LinkEvent, Message, Opened
 from edge.outlets.options import MqttOptions
-from edge.outlets.wire import Closed, LinkEvent, Message, Opened
 from plant.instant import NS_PER_S, Instant
 
 STABLE_S: Final = 10.0

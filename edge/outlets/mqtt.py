@@ -13,16 +13,16 @@ import structlog
 
 from edge import clock
 from edge.errors import Disconnected, StorageError
+from edge.mqtt.link import Link
+from edge.mqtt.wire import Acknowledged, Closed, LinkEvent, Message, Opened, Received, Subscribed
 from edge.outlets import payloads
 from edge.outlets.alarms import AlarmStates, EventLog, EventStream
 from edge.outlets.commands import CommandDesk
 from edge.outlets.connection import Connection
-from edge.outlets.link import Link
 from edge.outlets.live import LiveValues
 from edge.outlets.options import MqttOptions
 from edge.outlets.outbox import Outbox
 from edge.outlets.topics import Topics
-from edge.outlets.wire import Acknowledged, Closed, LinkEvent, Message, Opened, Received, Subscribed
 from edge.tick import Command, Reply, Tick
 from edge.view import BrokerView
 from plant.events import AlarmTransition

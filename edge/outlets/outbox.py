@@ -8,10 +8,10 @@ from collections import deque
 from dataclasses import dataclass
 from typing import Final
 
+from edge.mqtt.wire import Acknowledged, Message
 from edge.outlets import payloads
 from edge.outlets.alarms import AlarmStates, Entry, EventStream
 from edge.outlets.topics import Topics
-from edge.outlets.wire import Acknowledged, Message
 from plant.events import AlarmTransition
 
 CONTROL_MAX: Final = 1_024

@@ -12,9 +12,9 @@ from outlets_peers import Mosquitto, Plant, Subscriber, mosquitto, options, runn
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
+from edge.mqtt.wire import Received
 from edge.outlets.commands import REMEMBERED_MAX, CommandDesk
 from edge.outlets.topics import Topics
-from edge.outlets.wire import Received
 from edge.tick import Command, Reply
 
 COMMAND = "Acme/Ulm/_gateway/box1/command"

@@ -4,7 +4,8 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from edge.outlets.options import MqttOptions, is_loopback
+from edge.mqtt.options import is_loopback
+from edge.outlets.options import MqttOptions
 
 
 def test_a_password_travels_in_plaintext_only_to_this_machine(tmp_path: Path) -> None:

@@ -224,7 +224,7 @@ async def test_a_denied_look_at_the_retained_alarms_still_clears_the_normal_ones
         other.publish(f"{PRESS}/alarm/a", json.dumps(left), retain=True)
         plant = Plant(options(broker.port))
         plant.alarms = {("pressing/line2/press", "a"): plant.transition("a", "A")}
-        from edge.outlets.wire import Subscribed
+        from edge.mqtt.wire import Subscribed
 
         async with running(plant):
             await plant.connected()

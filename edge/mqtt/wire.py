@@ -34,10 +34,11 @@ class Acknowledged:
 
 @dataclass(frozen=True, slots=True)
 class Subscribed:
-    """The answer to a subscription: why == "" if all its filters were granted."""
+    """The answer to a subscription: why == "" if all its filters were granted. whys: the same per filter."""
 
     filters: tuple[str, ...]
     why: str
+    whys: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

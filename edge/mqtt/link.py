@@ -8,6 +8,7 @@ comes in is bounded here.
 
 import asyncio
 import contextlib
+import select
 import selectors
 import socket
 import ssl
@@ -26,12 +27,12 @@ from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from edge import clock
 from edge.errors import AndonError, Disconnected, Refused, Unreachable
-from edge.outlets.options import MqttOptions
-from edge.outlets.wire import Acknowledged, Closed, LinkEvent, Message, Opened, Received, Subscribed
+from edge.mqtt.options import BrokerOptions
+from edge.mqtt.wire import Acknowledged, Closed, LinkEvent, Message, Opened, Received, Subscribed
 from plant.instant import NS_PER_S
 
 INBOUND_MAX: Final = 1_000
-"""Messages received and not yet taken by the event loop; further ones are dropped and counted."""
+"""Messages received and not yet taken by the event loop, unless the user of the link says otherwise."""
 RECEIVE_SIZE_MAX: Final = 1_048_576
 """Largest packet an MQTT 5 broker may send us, in bytes."""
 WAKE_S: Final = 1.0
@@ -51,12 +52,18 @@ class Link:
 
     def __init__(
         self,
-        options: MqttOptions,
+        options: BrokerOptions,
         client_id: str,
         protocol: MQTTProtocolVersion,
-        will: Message,
+        will: Message | None,
         on_events: Callable[[Sequence[LinkEvent]], None],
+        *,
+        inbound_max: int = INBOUND_MAX,
+        reads_on: bool = True,
     ) -> None:
+        """inbound_max: messages received and not yet taken by the event loop. reads_on: what to do at that limit:
+        True drops and counts further messages, False leaves them with the broker until the event loop has caught up.
+        """
         self._options = options
         self._client_id = client_id
         self._protocol = protocol
@@ -71,6 +78,9 @@ class Link:
         self._opened = False
         self._version_unknown = False
         self._silent = False
+        self._inbound_max = inbound_max
+        self._reads_on = reads_on
+        self._full = False
         self._stop = False
         self._woken = False
         self._failure: AndonError | None = None
@@ -161,7 +171,8 @@ class Link:
         client.connect_timeout = options.connect_timeout_s
         # The outlet bounds what is in flight; paho's own queue would be walked through at each acknowledgement.
         client.max_inflight_messages_set(0)
-        client.will_set(self._will.topic, self._will.payload, self._will.qos, self._will.retain)
+        if self._will is not None:
+            client.will_set(self._will.topic, self._will.payload, self._will.qos, self._will.retain)
         client.on_connect = self._on_connect
         client.on_disconnect = self._on_disconnect
         client.on_publish = self._on_publish
@@ -210,6 +221,7 @@ class Link:
             selector.register(sock, interest)
             deadline = _monotonic() + self._options.connect_timeout_s
             while not self._stop:
+                self._wait_for_room()
                 wanted = selectors.EVENT_READ | (selectors.EVENT_WRITE if client.want_write() else 0)
                 if wanted != interest:
                     interest = wanted
@@ -227,6 +239,19 @@ class Link:
                     raise Unreachable(
                         f"{self._options.address} did not answer within {self._options.connect_timeout_s} s"
                     )
+
+    def _wait_for_room(self) -> None:
+        """While the event loop stands still and may not lose anything, read no further."""
+        while not (self._reads_on or self._stop):
+            # In this order: the event loop takes the messages first and looks at `_full` then.
+            self._full = True
+            if len(self._events) < self._inbound_max:
+                break
+            select.select([self._wake_out], [], [], WAKE_S)
+            with contextlib.suppress(BlockingIOError):
+                self._wake_out.recv(4096)
+            self._woken = False
+        self._full = False
 
     def _move(self, client: Client, *, readable: bool) -> bool:
         """Send what was handed over, read what came. False when the connection is over."""
@@ -324,11 +349,11 @@ class Link:
         self, _client: Client, _data: Any, mid: int, reasons: list[ReasonCode], _properties: Properties | None
     ) -> None:
         filters = self._subscriptions.pop(mid, ())
-        refused = next((str(reason) for reason in reasons if reason.is_failure), "")
-        self._tell(Subscribed(filters, refused))
+        whys = tuple(str(reason) if reason.is_failure else "" for reason in reasons)
+        self._tell(Subscribed(filters, next(filter(None, whys), ""), whys))
 
     def _on_message(self, _client: Client, _data: Any, message: MQTTMessage) -> None:
-        if len(self._events) >= INBOUND_MAX:
+        if self._reads_on and len(self._events) >= self._inbound_max:
             self.inbound_dropped += 1
             return
         try:
@@ -359,6 +384,8 @@ class Link:
         events = []
         while self._events:
             events.append(self._events.popleft())
+        if self._full:
+            self._wake()
         self._on_events(events)
 
 
