@@ -16,12 +16,12 @@ from edge.alarms import AlarmRule, RuleFaults, parse_rule
 from edge.alarms import check as check_rules
 from edge.alarms import warnings as rule_warnings
 from edge.config.csv_file import Row, read_csv
-from edge.config.model import TAG_COLUMNS, Config, GatewayFile, TagRow
+from edge.config.model import TAG_COLUMNS, Config, FileOptions, GatewayFile, TagRow
 from edge.config.points import check_points
 from edge.config.tags import make_table, make_tags
 from edge.config.toml_file import Key, TomlFile, read_toml
 from edge.errors import ConfigError, Problem
-from edge.production import ShiftsOptions, check_shifts, virtual_tags
+from edge.production import MachineOptions, ShiftsOptions, check_shifts, virtual_tags
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -38,8 +38,7 @@ def load(folder: Path) -> Config:
     toml = read_toml(folder / GATEWAY_FILE, problems)
     file = _validate(GatewayFile, toml, problems) if toml else None
     if toml is None or file is None:
-        # The other files can still be judged by themselves, under the names that this one would give them by default.
-        _read_tags(folder / "tags.csv", problems)
+        _judge_the_rest(folder, toml, problems)
         raise ConfigError(problems)
     file = _resolve(file, folder)
     shifts_toml = read_toml(file.files.shifts, problems)
@@ -65,6 +64,36 @@ def load(folder: Path) -> Config:
         shifts=shifts,
         warnings=tuple(warnings),
     )
+
+
+def _judge_the_rest(folder: Path, toml: TomlFile | None, problems: list[Problem]) -> None:
+    """Find what is wrong with the other files by themselves, when gateway.toml cannot be used."""
+    sections = toml.data if toml else {}
+    named = sections.get("files")
+    # A name that is no text is a mistake of gateway.toml and told there.
+    names = FileOptions.model_fields | (named if isinstance(named, Mapping) else {})
+    places = {
+        key: folder / (name if isinstance(name, str) else FileOptions.model_fields[key].default)
+        for key, name in names.items()
+        if key in FileOptions.model_fields
+    }
+    tags = _read_tags(places["tags"], problems)
+    rules = _read_rules(places["alarms"], problems)
+    shifts = read_toml(places["shifts"], problems)
+    if shifts:
+        _validate(ShiftsOptions, shifts, problems)
+    machines = sections.get("machine")
+    if not isinstance(machines, list):
+        return
+    known = {row.tag for row in tags}
+    for machine in machines:
+        try:
+            known.update(name for name, *_ in virtual_tags([MachineOptions.model_validate(machine)]))
+        except ValidationError:
+            # Its mistakes are told; which tags it would have is not known, so every one that is called after it passes.
+            prefix = f"{machine.get('name')}." if isinstance(machine, Mapping) else "."
+            known.update(tag for _, rule in rules for tag in rule.tags() if tag.startswith(prefix))
+    _check_rule_tags(str(places["alarms"]), known, rules, problems)
 
 
 def _validate(model: type[Model], toml: TomlFile, problems: list[Problem]) -> Model | None:
@@ -277,18 +306,23 @@ def _check_rules(
 ) -> None:
     path = str(file.files.alarms)
     names = {row.tag for row in tags} | {name for name, *_ in virtual_tags(file.machine)}
+    _check_rule_tags(path, names, rules, problems)
     for line, rule in rules:
-        for tag in rule.tags():
-            if tag not in names:
-                near = difflib.get_close_matches(tag, names, 1)
-                hint = f"did you mean {near[0]!r}?" if near else "add it to tags.csv"
-                problems.append(Problem(path, line, f"alarm {rule.name!r}: unknown tag {tag!r}", hint))
         warnings.extend(Problem(path, line, f"alarm {rule.name!r}: {what}") for what in rule_warnings(rule))
     if not problems:
         lines = {rule.name: line for line, rule in rules}
         table = make_table(make_tags(file, tags))
         for name, what in check_rules([rule for _, rule in rules], table):
             problems.append(Problem(path, lines.get(name, 0), f"alarm {name!r}: {what}"))
+
+
+def _check_rule_tags(path: str, names: set[str], rules: list[tuple[int, AlarmRule]], problems: list[Problem]) -> None:
+    for line, rule in rules:
+        for tag in rule.tags():
+            if tag not in names:
+                near = difflib.get_close_matches(tag, names, 1)
+                hint = f"did you mean {near[0]!r}?" if near else "add it to tags.csv"
+                problems.append(Problem(path, line, f"alarm {rule.name!r}: unknown tag {tag!r}", hint))
 
 
 def _check_files(toml: TomlFile, file: GatewayFile, problems: list[Problem]) -> None:

@@ -179,6 +179,32 @@ def test_every_mistake_is_reported_at_once(folder):
     assert {Path(text.split(":")[0]).name for text in found} >= {"gateway.toml", "tags.csv", "shifts.toml"}
 
 
+def test_a_mistake_in_gateway_toml_hides_none_in_the_other_files(folder):
+    lines = [
+        edit(folder, "gateway.toml", "live_period_ms", "live_perod_ms"),
+        edit(
+            folder,
+            "tags.csv",
+            "press.vibration,press,input/2,uint16,,0.01",
+            "press.vibration,press,input/2,uint16,,O.01",
+        ),
+        edit(folder, "alarms.csv", "press.vibration,H,10", "press.vibratio,H,10"),
+        edit(folder, "alarms.csv", "press.oee,L", "press.oe,L"),
+        edit(folder, "shifts.toml", 'start = "06:00"', 'strat = "06:00"'),
+    ]
+    found = "\n".join(problems(folder))
+    files = ("gateway.toml", "tags.csv", "alarms.csv", "alarms.csv", "shifts.toml")
+    for file, line in zip(files, lines, strict=True):
+        assert f"{file}:{line}:" in found
+    assert "unknown tag 'press.vibratio' (did you mean 'press.vibration'?)" in found
+    assert "unknown tag 'press.oe' (did you mean 'press.oee'?)" in found
+
+
+def test_a_mistake_in_a_machine_invents_none_about_the_tags_that_it_would_have(folder):
+    edit(folder, "gateway.toml", 'asset = "milling/line1/cnc"\nstate_tag', 'aset = "milling/line1/cnc"\nstate_tag')
+    assert all("gateway.toml" in problem for problem in problems(folder))
+
+
 def test_a_missing_file_is_one_sentence(folder):
     (folder / "alarms.csv").unlink()
     [hit] = problems(folder)
