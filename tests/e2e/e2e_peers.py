@@ -291,6 +291,11 @@ class Daemon:
         with self.control() as control:
             return control.status()
 
+    def status_now(self) -> Snapshot:
+        """The state as it is now: what `status` shows may be a quarter of a second old."""
+        asked = time.time_ns()
+        return until(lambda: (s := self.status()).time >= asked and s, "a fresh snapshot")
+
     def device(self, name: str) -> DeviceView:
         return next(device for device in self.status().devices if device.name == name)
 

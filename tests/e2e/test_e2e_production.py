@@ -53,7 +53,7 @@ def test_a_stop_is_an_event_with_its_reason_at_once(daemon: Daemon, plant: Simul
     )[-1]
     assert time.monotonic() - before < SOON_S
     assert event["reason"] == "quality_issue"
-    assert machine(daemon, "press").reason == "quality_issue"
+    until(lambda: machine(daemon, "press").reason == "quality_issue", "shown with its reason")
     told = datetime.fromisoformat(event["time"]).timestamp() * NS_PER_S
     assert abs(told - at) < SOON_S * NS_PER_S
     plant.fault("start", machine="press")
@@ -108,6 +108,7 @@ def test_a_correction_restates_the_past_and_says_who_and_why(daemon: Daemon, sca
 def test_a_counter_that_starts_again_is_an_anomaly_and_makes_no_parts(
     daemon: Daemon, plant: SimulatedPlant, scada: Subscriber
 ):
+    plant.fault("start", machine="press")
     until(lambda: machine(daemon, "press").produced > 3, "the press has made parts")
     before, at = machine(daemon, "press").produced, time.monotonic()
     plant.fault("reset", value="press.strokes")
@@ -120,6 +121,7 @@ def test_a_counter_that_starts_again_is_an_anomaly_and_makes_no_parts(
 
 
 def test_an_implausible_jump_makes_no_parts_either(daemon: Daemon, plant: SimulatedPlant, scada: Subscriber):
+    plant.fault("start", machine="press")
     before, at = machine(daemon, "press").produced, time.monotonic()
     plant.fault("set", value="press.strokes", to=3_000_000)
     until(lambda: scada.events(kind="counter_anomaly", after=3_000_000.0), "the jump is told")
