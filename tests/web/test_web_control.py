@@ -6,8 +6,6 @@ import os
 import re
 import socket
 import stat
-import sys
-from pathlib import Path
 
 import httpx
 import pytest
@@ -209,34 +207,3 @@ def test_a_second_gateway_on_the_same_directory_is_refused_and_the_first_lives(t
 def test_a_path_too_long_for_a_socket_is_a_sentence(tmp_path):
     with pytest.raises(ConfigError, match="choose a shorter state_dir"):
         ControlSocket(tmp_path / ("x" * 120)).open()
-
-
-async def test_the_control_socket_works_under_uvloop_too(tmp_path):
-    """In a process of its own, as a loop is chosen once per process."""
-    program = (
-        "import asyncio, pathlib, sys, uvloop\n"
-        "sys.path.insert(0, sys.argv[2])\n"
-        "from edge.control import Control\n"
-        "from edge.web.options import WebOptions\n"
-        "from edge.web.server import Web\n"
-        "from web_gateway import PlainGateway\n"
-        "async def main():\n"
-        "    directory = pathlib.Path(sys.argv[1])\n"
-        "    web = Web(PlainGateway(directory), WebOptions(port=0), directory)\n"
-        "    web.open()\n"
-        "    task = asyncio.create_task(web.run())\n"
-        "    def ask():\n"
-        "        with Control(directory) as control:\n"
-        "            return control.status().gateway\n"
-        "    print(await asyncio.to_thread(ask))\n"
-        "    task.cancel()\n"
-        "    await asyncio.gather(task, return_exceptions=True)\n"
-        "    web.close()\n"
-        "uvloop.run(main())\n"
-    )
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-W", "error", "-c", program, str(tmp_path), str(Path(__file__).parent),
-        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
-    )  # fmt: skip
-    out, err = await process.communicate()
-    assert (out.decode().strip(), err.decode(), process.returncode) == ("plant1", "", 0)

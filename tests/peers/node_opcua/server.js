@@ -7,6 +7,8 @@
 const path = require("node:path");
 const readline = require("node:readline");
 const { setTimeout } = require("node:timers/promises");
+// Node.js 18, which Debian 12 has, does not offer it without being asked.
+globalThis.crypto ??= require("node:crypto").webcrypto;
 const {
   DataType,
   MessageSecurityMode,
