@@ -234,8 +234,12 @@ async def test_restart_with_an_outage_is_off_meanwhile(plant):
     async with asyncio.timeout(DEADLINE_S):
         while not plant.plcs["cnc"]._listening:
             await asyncio.sleep(0.05)
-    async with visit(plant) as client:
-        await value(client, "parts")
+    async with visit(plant) as client, asyncio.timeout(DEADLINE_S):
+        while True:  # a server that has just started says that it waits for its first values
+            with contextlib.suppress(ua.UaStatusCodeError):
+                assert await value(client, "parts") is not None
+                break
+            await asyncio.sleep(0.02)
 
 
 async def test_exceptions_show_as_a_bad_status_until_they_are_taken_back(plant, client):
