@@ -37,6 +37,19 @@ class Failure(msgspec.Struct, frozen=True):
     problems: list[str] = []
 
 
+class Done(msgspec.Struct, frozen=True):
+    sentence: str
+
+
+class UserView(msgspec.Struct, frozen=True):
+    """One who may log in on the page. changed: when the password was set, ns UTC. sessions: logins that are open."""
+
+    name: str
+    role: str
+    changed: int
+    sessions: int
+
+
 @dataclass(frozen=True, slots=True)
 class Exported:
     path: Path
@@ -118,6 +131,16 @@ class Control:
     def reload(self) -> Reloaded:
         """Let the gateway read its configuration again. Raises AndonError with every mistake if it does not take it."""
         return self._decode(self._send("POST", "/control/reload", None, RELOAD_TIMEOUT_S), Reloaded)
+
+    def change_user(self, action: str, name: str, role: str = "viewer", password: str = "") -> str:
+        """Change who may log in on the page ("add", "password", "remove", "logout"); return what was done."""
+        body = {"action": action, "name": name, "role": role, "password": password, "by": login()}
+        return self._decode(self._send("POST", "/control/users", body, ANSWER_TIMEOUT_S), Done).sentence
+
+    def users(self) -> list[UserView]:
+        """Return who may log in on the page."""
+        body = {"action": "list", "by": login()}
+        return self._decode(self._send("POST", "/control/users", body, ANSWER_TIMEOUT_S), list[UserView])
 
     def metrics(self) -> str:
         """Return what a scrape of /metrics would get."""

@@ -3,17 +3,21 @@
 import asyncio
 import resource
 from collections import Counter
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from edge import clock
 from edge.errors import AndonError
-from edge.tick import Command, Reply, Tick
+from edge.history import history, joined, start_of
+from edge.journal import read_states
+from edge.tick import Command, Occurred, Reply, Tick
 from edge.view import Snapshot, TagView
-from edge.web.gateway import COMMIT_BOUNDS_S, STEP_BOUNDS_S, Durations, QueryResult, Reloaded, Stats
+from edge.web.gateway import COMMIT_BOUNDS_S, STEP_BOUNDS_S, Durations, QueryResult, Reloaded, StateHistory, Stats
+from plant.events import Audit
 from plant.instant import NS_PER_S
 
 if TYPE_CHECKING:
@@ -147,6 +151,21 @@ class Face:
             raise AndonError(f"the gateway did not answer the command within {REPLY_S_MAX:g} s") from error
         finally:
             self._waiting.pop(command.id, None)
+
+    async def states(self, machine: str, hours: int) -> StateHistory:
+        app, now = self._app, clock.now().utc
+        running = app.production.running(machine)
+        if running is None:
+            raise AndonError(f"there is no machine {machine!r}")
+        since = start_of(running.shift, hours, now)
+        kept = await asyncio.to_thread(read_states, app.store.journal.path, running.asset, since)
+        events = joined(kept, running.log)
+        return history(events, running.name, running.asset, running.shift, hours, now)
+
+    def audit(self, user: str, action: str, outcome: str, detail: Mapping[str, Any]) -> None:
+        now = clock.now().utc
+        event = Audit(id="", time=now, asset="", user=user, action=action, outcome=outcome, detail=detail)
+        self._app.inbox.signal(Occurred(event=event))
 
     async def reload(self) -> Reloaded:
         return await self._app.reload()

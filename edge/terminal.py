@@ -152,7 +152,10 @@ def _machine_state(machine: MachineView) -> Text:
 def _oee(machine: MachineView) -> Text:
     if machine.oee is None:
         return Text(percent(None), style="dim")
-    return Text(percent(machine.oee), style="bold green" if machine.oee >= machine.target_oee else "bold yellow")
+    doubt = "?" if machine.uncertain else ""
+    return Text(
+        percent(machine.oee) + doubt, style="bold green" if machine.oee >= machine.target_oee else "bold yellow"
+    )
 
 
 def _alarms(snapshot: Snapshot, lines: int, *, names: bool) -> RenderableType:
@@ -237,7 +240,7 @@ def summary(snapshot: Snapshot, url: str = "", height: int | None = None) -> Ren
 def plain_line(snapshot: Snapshot) -> str:
     """Return the gateway in one line, for a log or a pipe."""
     clock = datetime.fromtimestamp(snapshot.time / NS_PER_S, UTC).strftime("%H:%M:%SZ")
-    oee = " ".join(f"{m.name}={m.state},{percent(m.oee).strip()}" for m in snapshot.machines)
+    oee = " ".join(f"{m.name}={m.state},{percent(m.oee).strip()}{'?' * m.uncertain}" for m in snapshot.machines)
     active = sum(a.active and a.annunciated for a in snapshot.alarms)
     return (
         f"{clock} {'ok' if snapshot.healthy else 'NOT OK'}: {snapshot.sentence} | "

@@ -37,6 +37,23 @@ def default_folder() -> Path:
     return here if (here / "gateway.toml").exists() else Path("/etc/andon")
 
 
+def socket_of(folder: Path | None) -> tuple[Path, str]:
+    """Return state folder and name of the control socket, reading no more of the configuration than that.
+
+    Raises ConfigError.
+    """
+    from edge.config.toml_file import read_toml
+
+    folder = folder or default_folder()
+    problems: list[Problem] = []
+    toml = read_toml(folder / "gateway.toml", problems)
+    if toml is None:
+        raise ConfigError(problems)
+    state_dir = toml.data.get("gateway", {}).get("state_dir", "/var/lib/andon")
+    socket = toml.data.get("web", {}).get("control_socket", "control.sock")
+    return folder / str(state_dir), str(socket)
+
+
 def print_problems(problems: list[Problem], colour: str = "red") -> None:
     for problem in problems:
         click.secho(str(problem), fg=colour, err=True)

@@ -6,7 +6,7 @@ A sibling of the ring: neither knows the other. `edge.store` owns both.
 from edge.journal.errors import JournalError
 from edge.journal.journal import Described, Journal
 from edge.journal.options import JournalOptions
-from edge.journal.reader import Columns, read_columns, read_names
+from edge.journal.reader import Columns, read_columns, read_names, read_states
 from edge.journal.records import TagRecord
 
 __all__ = [
@@ -18,4 +18,5 @@ __all__ = [
     "TagRecord",
     "read_columns",
     "read_names",
+    "read_states",
 ]

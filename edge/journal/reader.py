@@ -9,10 +9,20 @@ from typing import Any, Final
 import numpy as np
 
 from edge.journal.errors import journal_error
-from edge.journal.records import TAG_COLUMNS, TagRecord, tag_of
+from edge.journal.records import TAG_COLUMNS, TagRecord, event_of, tag_of
+from plant.events import Event
 
 EVENTS_SHOWN_MAX: Final = 100_000
 """Newest events that a query sees."""
+STATES_READ_MAX: Final = 20_000
+"""Newest states and corrections of a machine that are read at once."""
+_STATES: Final = """
+SELECT body FROM (
+    SELECT seq, body FROM events WHERE asset = ?1 AND kind IN ('status_change', 'correction') AND time >= coalesce(
+        (SELECT max(time) FROM events WHERE asset = ?1 AND kind = 'status_change' AND time <= ?2), ?2)
+    ORDER BY seq DESC LIMIT ?3)
+ORDER BY seq
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +69,20 @@ def read_names(path: Path) -> tuple[list[TagRecord], list[tuple[int, int, str]]]
     except sqlite3.Error as error:
         raise journal_error(error, path, "read the names of tags") from error
     return [tag_of(row) for row in tags], texts
+
+
+def read_states(path: Path, asset: str, since: int) -> list[Event]:
+    """Read what tells the states of an asset from `since` (ns UTC) on, in the order it was kept.
+
+    That is every state from the last one at or before `since`, and every correction that was entered since then, of
+    them the newest STATES_READ_MAX. Raises JournalError.
+    """
+    try:
+        with contextlib.closing(_open(path)) as journal:
+            rows = journal.execute(_STATES, (asset, since, STATES_READ_MAX)).fetchall()
+    except sqlite3.Error as error:
+        raise journal_error(error, path, "read the states of a machine") from error
+    return [event_of(body) for (body,) in rows]
 
 
 def _open(path: Path) -> sqlite3.Connection:

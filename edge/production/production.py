@@ -10,6 +10,7 @@ Rules:
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
@@ -22,7 +23,7 @@ from edge.production.watch import QUIET_NS, Watch, group_by_device, restore_raw,
 from edge.tick import Command, Derived, Reply
 from edge.view import MachineView
 from plant.batch import BAD, Batch, concat
-from plant.calendar import Calendar
+from plant.calendar import Calendar, Shift
 from plant.events import Event, EventIds, MachineState, UnknownEvent
 from plant.instant import NS_PER_S, Instant
 from plant.tags import TagTable
@@ -36,6 +37,16 @@ FREEZE_MAX_NS: Final = 3600 * NS_PER_S
 """A clock that was set back by less is waited for."""
 NOTHING: Final = Derived()
 _ORDER: Final = {role: i for i, role in enumerate(ROLES)}
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A machine and its open shift. log: states and corrections that the shift is folded from, in log order."""
+
+    name: str
+    asset: str
+    shift: Shift | None
+    log: tuple[Event, ...]
 
 
 class Production:
@@ -215,6 +226,16 @@ class Production:
             self._advance(now)
         utc = max(self._utc, now.utc)
         return [view(watched, utc) for watched in self._watches]
+
+    def running(self, name: str) -> Running | None:
+        """Return what is known of the open shift of a machine (by name or asset), None if there is no such machine."""
+        for watched in self._watches:
+            machine = watched.machine
+            if name in {machine.asset, machine.options.name}:
+                return Running(
+                    machine.options.name, machine.asset, machine.shift, (*machine.states, *machine.corrections)
+                )
+        return None
 
     # -- across restarts -----------------------------------------------------------------------------------------
 

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Protocol
 
+import msgspec
+
 from edge.tick import Command, Reply
 from edge.view import Snapshot, TagView
 
@@ -37,6 +39,36 @@ class Reloaded:
 
     sentence: str
     changed: tuple[str, ...] = ()
+
+
+class Span(msgspec.Struct, frozen=True, kw_only=True):
+    """A machine was in one state for one reason from start to end (ns UTC). by: who said so afterwards, "" the machine.
+
+    open: it goes on.
+    """
+
+    start: int
+    end: int
+    state: str
+    reason: str | None = None
+    by: str = ""
+    open: bool = False
+
+
+class StateHistory(msgspec.Struct, frozen=True, kw_only=True):
+    """What a machine did in [start, now], ns UTC; end: when the shift will be over, now without one.
+
+    spans: ascending, without holes; the first may begin before start. pauses: when nothing was planned.
+    """
+
+    machine: str
+    asset: str
+    shift: str
+    start: int
+    now: int
+    end: int
+    spans: list[Span]
+    pauses: list[tuple[int, int]] = []
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +163,14 @@ class Gateway(Protocol):
 
     def command(self, command: Command) -> Awaitable[Reply]:
         """Put the command into the next step of the line and return its reply."""
+        ...
+
+    async def states(self, machine: str, hours: int) -> StateHistory:
+        """Return what a machine did in the last `hours`, 0: in the running shift (the last 8 h between shifts)."""
+        ...
+
+    def audit(self, user: str, action: str, outcome: str, detail: Mapping[str, Any]) -> None:
+        """Put what somebody did or tried into the log of events."""
         ...
 
     async def reload(self) -> Reloaded:

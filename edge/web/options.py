@@ -14,8 +14,8 @@ class WebOptions(BaseModel):
     host: str = Field(
         default="127.0.0.1",
         min_length=1,
-        description="Address to listen on. There is no login: anything but a loopback address shows the plant to the "
-        "whole network, so put a reverse proxy with a login in front instead.",
+        description="Address to listen on. On anything but a loopback address the page is for looking only, and for "
+        "everybody, unless a TLS proxy stands in front (behind_tls_proxy).",
     )
     port: int = Field(default=8080, ge=0, le=65535, description="TCP port; 0 takes a free one.")
     hosts: tuple[str, ...] = Field(
@@ -23,6 +23,24 @@ class WebOptions(BaseModel):
         max_length=32,
         description="Further host names under which browsers may ask for the page (for a reverse proxy). Others than "
         "these, localhost, 127.0.0.1 and [::1] are refused, so that no foreign web page can read this one.",
+    )
+    behind_tls_proxy: bool = Field(
+        default=False,
+        description="A reverse proxy with TLS stands in front and is the only way to this port: logins are allowed on "
+        "any address, cookies are Secure, and the last entry of X-Forwarded-For is who asks. Name the proxy's host "
+        "under hosts.",
+    )
+    view_without_login: bool = Field(
+        default=True,
+        description="Everybody who reaches the page may look. false: the plant is shown to logged-in users only; "
+        "/metrics and /healthz stay open for machines.",
+    )
+    session_idle_minutes: float = Field(
+        default=15.0, gt=0, le=720, description="A login ends after this time without anybody at the page."
+    )
+    session_hours_max: float = Field(default=12.0, gt=0, le=24, description="A login ends after this time in any case.")
+    login_notice: str = Field(
+        default="", max_length=500, description="Text above the login, e.g. who may use this and that it is recorded."
     )
     control_socket: str = Field(
         default="control.sock",

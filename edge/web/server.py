@@ -16,11 +16,13 @@ from typing import Final
 import uvicorn
 from starlette.applications import Starlette
 
-from edge.errors import ConfigError, Problem
-from edge.web.app import create_app
+from edge.errors import ConfigError, Problem, StorageError
+from edge.web.app import control_app, page_app
 from edge.web.gateway import Gateway
+from edge.web.login import Gate
 from edge.web.options import WebOptions
 from edge.web.stream import Frames
+from edge.web.users import USERS_FILE, Users
 
 SOCKET_PATH_BYTES_MAX: Final = 107
 """sun_path of Linux has 108 bytes, the last of them zero (unix(7))."""
@@ -147,12 +149,18 @@ class Web:
         self.options = options
         self.control = ControlSocket(state_dir / options.control_socket)
         self.frames = Frames(gateway.snapshot, options.stream_period_ms / 1000, options.streams_max)
+        self.gate = Gate(Users(state_dir / USERS_FILE), options, gateway.audit)
         self._tcp: socket.socket | None = None
         self.url = ""
 
     def open(self) -> None:
         """Take the state directory and bind both sockets; `url` is known then. Raises ConfigError; all or nothing."""
         self.control.open()
+        try:
+            self.gate.users.load()
+        except StorageError as error:
+            # A damaged file of users must not stop the gateway: the page says so and lets nobody in.
+            self.gate.damage = str(error)
         if not self.options.enabled:
             return
         try:
@@ -169,10 +177,10 @@ class Web:
             raise RuntimeError("open() comes before run()")
         limit = self.options.connections_max
         async with asyncio.TaskGroup() as group:
-            app = create_app(self.gateway, self.options, self.frames, control=True)
+            app = control_app(self.gateway, self.options, self.frames, self.gate)
             group.create_task(serve(app, self.control.sock, limit), name="web control")
             if self._tcp is not None:
-                app = create_app(self.gateway, self.options, self.frames, control=False)
+                app = page_app(self.gateway, self.options, self.frames, self.gate)
                 group.create_task(serve(app, self._tcp, limit, self.frames), name="web page")
 
     def close(self) -> None:

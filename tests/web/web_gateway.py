@@ -15,7 +15,7 @@ import msgspec
 from edge.errors import AndonError
 from edge.tick import Command, Reply
 from edge.view import AlarmView, BrokerView, DeviceView, MachineView, RingView, Snapshot, TagView
-from edge.web.gateway import STEP_BOUNDS_S, Durations, QueryResult, Reloaded, Stats
+from edge.web.gateway import STEP_BOUNDS_S, Durations, QueryResult, Reloaded, Span, StateHistory, Stats
 from edge.web.options import WebOptions
 from edge.web.server import Web
 
@@ -113,6 +113,22 @@ def plain(now=NOW):
     )  # fmt: skip
 
 
+def day(name, now=NOW, hours=0):
+    """The states of a shift: runs, short stops, a break, long stops with and without a reason."""
+    start, spans, at = now - (hours * 3600 or 9000) * S, [], now - (hours * 3600 or 9000) * S
+    recipe = [("running", None, 40), ("down", None, 3), ("running", None, 20), ("idle", "no_material", 6),
+              ("running", None, 31), ("down", "breakdown", 12), ("setup", "changeover", 9), ("unknown", None, 4)]
+    turn = sum(name.encode())
+    while at < now:
+        state, reason, minutes = recipe[turn % len(recipe)]
+        end = min(now, at + minutes * 60 * S)
+        spans.append(Span(start=at, end=end, state=state, reason=reason, by="maria" if reason else "", open=end == now))
+        at, turn = end, turn + 1
+    pauses = [] if hours else [(start + 3600 * S, start + 5400 * S)]
+    return StateHistory(machine=name, asset=f"x/{name}", shift="" if hours else "early", start=start, now=now,
+                        end=now if hours else start + 28800 * S, spans=spans, pauses=pauses)  # fmt: skip
+
+
 class PlainGateway:
     """Answers like a gateway. `now_snapshot` is what it shows; the rest records what it was asked."""
 
@@ -122,6 +138,8 @@ class PlainGateway:
         self.snapshots = 0
         self.commands = []
         self.reload_error = None
+        self.trail = []
+        self.statements = []
         self.exports = []
         self.tag_views = [
             TagView(name=f"cnc.axis{i:02d}.position", unit="mm", asset="milling/line1/cnc", device="cnc",
@@ -150,11 +168,17 @@ class PlainGateway:
     async def query(self, sql, rows_max, timeout_s):
         if "slow" in sql:
             raise TimeoutError
+        self.statements.append(sql)
+        if "epoch_us" in sql:
+            return QueryResult(["tag", "bucket", "low", "high", "last", "quality", "time"], [], self.trend_rows(sql))
         if "nothere" in sql:
             raise AndonError("There is no table nothere. There are: readings, tags, events, alarms, oee, gaps.")
         rows = [(i, f"row {i}", float("nan"), None) for i in range(5)]
         return QueryResult(["n", "text", "x", "none"], ["BIGINT", "VARCHAR", "DOUBLE", "INTEGER"], rows[:rows_max],
                            truncated=rows_max < 5)  # fmt: skip
+
+    def trend_rows(self, sql):
+        return []
 
     async def export(self, start_ns, end_ns):
         path = self.directory / f"export-{len(self.exports)}.parquet"
@@ -167,6 +191,14 @@ class PlainGateway:
         known = command.arguments.get("alarm") == "press.bearing_hot"
         code = "ok" if known else "unknown_alarm"
         return Reply(command=command.id, origin=command.origin, ok=known, code=code, data={"state": "C"})
+
+    def audit(self, user, action, outcome, detail):
+        self.trail.append((user, action, outcome, dict(detail)))
+
+    async def states(self, machine, hours):
+        if machine not in {m.name for m in self.now_snapshot.machines}:
+            raise AndonError(f"there is no machine {machine!r}")
+        return day(machine, self.now_snapshot.time, hours)
 
     async def reload(self):
         if self.reload_error:
