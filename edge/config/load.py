@@ -22,6 +22,7 @@ from edge.config.tags import make_table, make_tags
 from edge.config.toml_file import Key, TomlFile, read_toml
 from edge.errors import ConfigError, Problem
 from edge.production import MachineOptions, ShiftsOptions, check_shifts, virtual_tags
+from edge.sources.modbus_options import shared_lines
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -261,6 +262,9 @@ def _check_devices(toml: TomlFile, file: GatewayFile, problems: list[Problem]) -
             if name in names[:i]:
                 line = toml.line((section, i, "name"))
                 problems.append(Problem(str(toml.path), line, f"{section} {name!r} stands twice", "rename one"))
+    for i, key, what in shared_lines(file.device):
+        hint = "read all unit ids of a line with one [[device]]; the tag list says which unit: 7/holding/20"
+        problems.append(Problem(str(toml.path), toml.line(("device", i, key)), what, hint))
 
 
 def _check_tags(file: GatewayFile, tags: list[TagRow], problems: list[Problem], warnings: list[Problem]) -> None:

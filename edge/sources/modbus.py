@@ -1,11 +1,11 @@
-"""A Modbus TCP device as a source: polls its blocks by period and keeps its unit ids apart.
+"""A Modbus device as a source: polls its blocks by period and keeps its unit ids apart.
 
 Every cycle of a period gives exactly one row for each of its points: a value, or BAD. What fails is kept as small as
 it can be:
 
 - a refused address (exceptions 1 to 4) is found by halving and set aside, see `modbus_lane`;
 - a unit that is silent or says that it cannot (exceptions 5, 6, 10, 11) is left alone for 1, 2, 4 ... seconds while
-  the others go on; its late replies are recognised by their transaction id;
+  the others go on; its late replies are never taken for others;
 - when no unit answers any more, or the stream is no Modbus, the connection is given up: Disconnected.
 """
 
@@ -23,16 +23,10 @@ from edge import clock as edge_clock
 from edge.errors import Disconnected
 from edge.sources.modbus_blocks import Block, Limits, decode, plan
 from edge.sources.modbus_lane import Lane
-from edge.sources.modbus_points import AREAS, ModbusOptions, ModbusPoint, parse_point
-from edge.sources.modbus_wire import (
-    EXCEPTIONS,
-    ExceptionReply,
-    MalformedReply,
-    ModbusConnection,
-    Reply,
-    ReplyTimeout,
-    connect,
-)
+from edge.sources.modbus_link import Link, Question, Route, character_s
+from edge.sources.modbus_options import ModbusOptions
+from edge.sources.modbus_points import AREAS, ModbusPoint, parse_point
+from edge.sources.modbus_wire import EXCEPTIONS, ExceptionReply, MalformedReply, Reply, ReplyTimeout
 from plant.batch import EMPTY, Batch, bad, concat
 from plant.instant import NS_PER_MS, NS_PER_S, Instant
 from plant.texts import Texts
@@ -46,6 +40,8 @@ UNIT_RETRY_S_FIRST: Final = 1.0
 SPLITS_PER_CYCLE_MAX: Final = 32
 """A search for illegal addresses that needs more goes on in the next cycle, so that it cannot hold up other units."""
 DEADLINE_S_SPARE: Final = 10.0
+FRAME_CHARACTERS_MAX: Final = 300
+"""A request and its reply on a serial line, with the silence between them."""
 
 
 @dataclass(slots=True)
@@ -99,13 +95,16 @@ class ModbusSource:
         self._points = tuple(points)
         self._texts = texts
         self._clock = clock
-        self._connection: ModbusConnection | None = None
+        self._route = Route(options, clock)
+        self._link: Link | None = None
         self._groups: list[_Group] = []
         self._units: dict[int, _Unit] = {}
         self._replied_at = 0
         self._heard = False
         self._troubled: NDArray[np.bool_] = np.zeros(int(self.tags.max(initial=0)) + 1, np.bool_)
-        self._limits = Limits(options.registers_per_read_max, options.coils_per_read_max, options.gap)
+        self._limits = Limits(
+            options.registers_per_read_max, options.coils_per_read_max, options.gap, options.coils_from_zero
+        )
 
     @property
     def deadline_s(self) -> float:
@@ -113,19 +112,14 @@ class ModbusSource:
         period_s = min((point.period_ms for point in self._points), default=self._options.period_ms) / 1000
         requests_max = len(plan(self._points, self._limits)) + 2 * SPLITS_PER_CYCLE_MAX
         request_s_max = (2 * self._options.timeout_ms + self._options.pause_between_requests_ms) / 1000
+        request_s_max += FRAME_CHARACTERS_MAX * character_s(self._options)
+        request_s_max *= 1 + self._options.retries_used
         return DEADLINE_S_SPARE + period_s + requests_max * request_s_max
 
     async def connect(self) -> None:
         """Open the connection and plan afresh: what was illegal may have been put right since. Raises Unreachable."""
         await self.close()
-        self._connection = await connect(
-            self._options.host,
-            self._options.port,
-            peer=self._peer,
-            timeout_s=self._options.connect_timeout_ms / 1000,
-            clock=self._clock,
-        )
-        await asyncio.sleep(self._options.pause_after_connect_ms / 1000)
+        self._link = await self._route.open()
         self.problems = {}
         self._troubled[:] = False
         self._units = {unit_id: _Unit(unit_id) for unit_id in sorted({p.unit_id for p in self._points})}
@@ -138,8 +132,7 @@ class ModbusSource:
         A connection on which no unit has said a word yet is none: the units are asked on until one does, or all are
         silent.
         """
-        connection = self._connection
-        if connection is None:
+        if self._link is None:
             raise Disconnected(f"{self._peer} is not connected")
         if not self._groups:
             await asyncio.sleep(self._options.period_ms / 1000)
@@ -152,18 +145,36 @@ class ModbusSource:
                 await asyncio.sleep((group.due - now) / NS_PER_S)
                 now = self._clock().monotonic
             self._schedule(group, now)
-            rows.append(await self._poll(group, connection))
+            await self._return_to_first(group)
+            rows.append(await self._poll(group, self._link))
         return concat(rows)
 
     async def close(self) -> None:
         """Close the connection; idempotent."""
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            await connection.close()
+        await self._route.close()
+        link, self._link = self._link, None
+        if link is not None:
+            await link.close()
+
+    @property
+    def note(self) -> str:
+        """A sentence for a person while the device is read over its backup address, else ""."""
+        return self._route.note if self._link is not None else ""
 
     @property
     def _peer(self) -> str:
-        return f"device {self.name} at {self._options.host}:{self._options.port}"
+        return self._route.peer
+
+    async def _return_to_first(self, group: _Group) -> None:
+        """Leave the backup address, between two cycles, once the first one answers again."""
+        block = next((block for lane in group.lanes for block in lane.blocks), None)
+        if self._route.address == 0 or block is None:
+            return
+        link = await self._route.better(Question(block.unit_id, block.function, block.start, block.count))
+        if link is not None:
+            old, self._link = self._link, link
+            if old is not None:
+                await old.close()
 
     def _plan(self, now: int) -> list[_Group]:
         lanes: dict[tuple[int, int, int], list[ModbusPoint]] = {}
@@ -183,7 +194,7 @@ class ModbusSource:
         self.lost += skipped * sum(len(lane.points) for lane in group.lanes)
         group.due += (skipped + 1) * group.period
 
-    async def _poll(self, group: _Group, connection: ModbusConnection) -> Batch:
+    async def _poll(self, group: _Group, link: Link) -> Batch:
         now = self._clock().monotonic
         cycle = _Cycle(deque())
         for lane in group.lanes:
@@ -194,15 +205,15 @@ class ModbusSource:
                 cycle.rows.append(bad(np.concatenate(waiting), self._clock().utc))
         workers = min(self._options.requests_in_flight, len(cycle.work))
         if workers <= 1:
-            await self._ask_all(cycle, connection)
+            await self._ask_all(cycle, link)
         else:
-            await self._ask_side_by_side(cycle, connection, workers)
+            await self._ask_side_by_side(cycle, link, workers)
         for lane in group.lanes:
             lane.settle()
         return concat(cycle.rows)
 
-    async def _ask_side_by_side(self, cycle: _Cycle, connection: ModbusConnection, workers: int) -> None:
-        tasks = [asyncio.create_task(self._ask_all(cycle, connection)) for _ in range(workers)]
+    async def _ask_side_by_side(self, cycle: _Cycle, link: Link, workers: int) -> None:
+        tasks = [asyncio.create_task(self._ask_all(cycle, link)) for _ in range(workers)]
         try:
             await asyncio.gather(*tasks)
         finally:
@@ -210,7 +221,7 @@ class ModbusSource:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _ask_all(self, cycle: _Cycle, connection: ModbusConnection) -> None:
+    async def _ask_all(self, cycle: _Cycle, link: Link) -> None:
         while cycle.work:
             lane, block = cycle.work.popleft()
             unit = self._units[lane.unit_id]
@@ -218,9 +229,9 @@ class ModbusSource:
                 cycle.rows.append(bad(block.tags, self._clock().utc))
                 continue
             try:
-                reply = await self._request(connection, block)
-            except ReplyTimeout:
-                self._unit_silent(unit)
+                reply = await self._request(link, block, unit)
+            except ReplyTimeout as error:
+                self._unit_silent(unit, str(error))
             except ExceptionReply as error:
                 if self._excepted(cycle, lane, block, error.code):
                     continue
@@ -233,17 +244,23 @@ class ModbusSource:
                 continue
             cycle.rows.append(bad(block.tags, self._clock().utc))
 
-    async def _request(self, connection: ModbusConnection, block: Block) -> Reply:
-        pause = self._options.pause_between_requests_ms * NS_PER_MS
-        if pause:
-            wait = self._replied_at + pause - self._clock().monotonic
-            await asyncio.sleep(max(0, wait) / NS_PER_S)
-        # A serial gateway may still be waiting for the unit that was given up: the next reply gets that time on top.
-        timeout_s = self._options.timeout_ms / 1000 * (2 if connection.overdue else 1)
-        try:
-            return await connection.request(block.unit_id, block.function, block.start, block.count, timeout_s)
-        finally:
-            self._replied_at = self._clock().monotonic
+    async def _request(self, link: Link, block: Block, unit: _Unit) -> Reply:
+        """Ask, and ask again where a lost frame is no failure yet; a unit that was silent before is asked once."""
+        tries = 1 if unit.since else 1 + self._options.retries_used
+        while True:
+            tries -= 1
+            pause = self._options.pause_between_requests_ms * NS_PER_MS
+            if pause:
+                wait = self._replied_at + pause - self._clock().monotonic
+                await asyncio.sleep(max(0, wait) / NS_PER_S)
+            timeout_s = self._options.timeout_ms / 1000 * link.patience
+            try:
+                return await link.request(block.unit_id, block.function, block.start, block.count, timeout_s)
+            except (ReplyTimeout, MalformedReply):
+                if tries == 0:
+                    raise
+            finally:
+                self._replied_at = self._clock().monotonic
 
     def _accepted(self, cycle: _Cycle, lane: Lane, block: Block, reply: Reply) -> None:
         values, quality = decode(block, reply.payload, self._texts)
@@ -279,9 +296,10 @@ class ModbusSource:
         return True
 
     def _refusal(self, block: Block, code: int) -> str:
-        where = f"{AREAS[block.function]}/{block.start}"
+        first = block.start + self._options.first_address
+        where = f"{AREAS[block.function]}/{first}"
         if block.count > 1:
-            where += f"..{block.start + block.count - 1}"
+            where += f"..{first + block.count - 1}"
         return (
             f"{EXCEPTIONS.get(code, 'refused')} {where} at unit {block.unit_id} of device {self.name}: "
             f"exception {code}; check the address in tags.csv"
@@ -302,12 +320,14 @@ class ModbusSource:
                     if lane.unit_id == unit.unit_id:
                         self._explain(entry.block, entry.why)
 
-    def _unit_silent(self, unit: _Unit) -> None:
+    def _unit_silent(self, unit: _Unit, came: str) -> None:
         """A request had no reply: leave the unit alone for a while. Raises Disconnected if no unit answers any more."""
         unit.silent = True
         what = f"unit {unit.unit_id} of {self._peer} does not answer within {self._options.timeout_ms} ms"
+        what += f": {came}" if came else ""
         if all(other.silent for other in self._units.values()):
             more = "" if len(self._units) == 1 else f", nor does any other of its {len(self._units)} units"
+            self._route.silent(what + more)
             raise Disconnected(what + more)
         self._leave_alone(unit, f"{what}; check the unit, its cable and its unit id")
 

@@ -11,6 +11,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from edge.sources.modbus_options import COILS_PER_READ_MAX
 from edge.sources.modbus_points import ModbusPoint
 from plant.batch import BAD, GOOD, UNCERTAIN
 from plant.texts import Texts
@@ -26,11 +27,14 @@ _DTYPES: Final[dict[str, str]] = {
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What one request may hold. gap: registers, or groups of 16 bits, that may be read in vain to join two points."""
+    """What one request may hold. gap: registers, or groups of 16 bits, that may be read in vain to join two points.
+    coils_from_zero: reads of bits start at address 0.
+    """
 
     registers_max: int
     coils_max: int
     gap: int
+    coils_from_zero: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -52,7 +56,10 @@ class Part:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Block:
-    """One read request and how its reply becomes rows; `points` and `tags` are in the order of the rows."""
+    """One read request and how its reply becomes rows; `points` and `tags` are in the order of the rows.
+
+    from_zero: it starts at address 0 because the device knows no other start.
+    """
 
     unit_id: int
     function: int
@@ -63,6 +70,7 @@ class Block:
     tags: NDArray[np.uint32]
     parts: tuple[Part, ...]
     bits: NDArray[np.intp] | None
+    from_zero: bool = False
 
     @property
     def bytes_due(self) -> int:
@@ -98,7 +106,8 @@ def plan_lane(
         return []
     is_bits = points[0].function <= 2
     size_max = limits.coils_max if is_bits else limits.registers_max
-    gap_max = limits.gap * 16 if is_bits else limits.gap
+    from_zero = is_bits and limits.coils_from_zero
+    gap_max = COILS_PER_READ_MAX if from_zero else limits.gap * 16 if is_bits else limits.gap
     blocks: list[Block] = []
     run: list[ModbusPoint] = []
     start = end = 0
@@ -111,20 +120,21 @@ def plan_lane(
             and not any(start < cut <= point.offset for cut in cuts)
         )
         if run and not joins:
-            blocks.append(block_of(run))
+            blocks.append(block_of(run, from_zero=from_zero))
             run = []
         if not run:
-            start = end = point.offset
+            start = 0 if from_zero else point.offset
+            end = point.offset
         run.append(point)
         end = max(end, point.end)
-    blocks.append(block_of(run))
+    blocks.append(block_of(run, from_zero=from_zero))
     return blocks
 
 
-def block_of(points: Sequence[ModbusPoint]) -> Block:
+def block_of(points: Sequence[ModbusPoint], *, from_zero: bool = False) -> Block:
     """Build the request that covers points of one unit, function and period, and prepare its decoding."""
     first = points[0]
-    start = min(p.offset for p in points)
+    start = 0 if from_zero else min(p.offset for p in points)
     count = max(p.end for p in points) - start
     is_bits = first.function <= 2
     rows = tuple(points if is_bits else sorted(points, key=lambda p: (p.type, p.offset)))
@@ -138,6 +148,7 @@ def block_of(points: Sequence[ModbusPoint]) -> Block:
         tags=np.array([p.tag for p in rows], np.uint32),
         parts=() if is_bits else _parts(rows, start),
         bits=np.array([p.offset - start for p in rows], np.intp) if is_bits else None,
+        from_zero=from_zero,
     )
 
 
@@ -152,7 +163,7 @@ def split(block: Block) -> tuple[Block, Block] | None:
     middle = len(groups) // 2
     left = [point for group in groups[:middle] for point in group]
     right = [point for group in groups[middle:] for point in group]
-    return block_of(left), block_of(right)
+    return block_of(left, from_zero=block.from_zero), block_of(right, from_zero=block.from_zero)
 
 
 def decode(block: Block, payload: bytes, texts: Texts) -> tuple[NDArray[np.float64], NDArray[np.uint8]]:

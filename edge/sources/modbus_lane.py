@@ -100,7 +100,7 @@ class Lane:
         if freed is None or freed.block is not block:
             return False
         del self.quarantine[block.start, block.start + block.count]
-        self.blocks.append(block_of(block.points))
+        self.blocks.append(block_of(block.points, from_zero=block.from_zero))
         self._learning = True
         return True
 

@@ -1,4 +1,4 @@
-"""What a Modbus TCP device is and what is read from it: its options and its points.
+"""What is read from a Modbus device: its points.
 
 Owns the meaning of an address in tags.csv; nothing here opens a socket, so a configuration can be checked offline.
 Leaves the grouping into requests to `modbus_blocks`.
@@ -8,12 +8,8 @@ import re
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from edge.sources.modbus_options import REGISTERS_PER_READ_MAX, ModbusOptions
 
-REGISTERS_PER_READ_MAX: Final = 125
-"""Modbus Application Protocol V1.1b3, 6.3 and 6.4."""
-COILS_PER_READ_MAX: Final = 2000
-"""Modbus Application Protocol V1.1b3, 6.1 and 6.2."""
 ADDRESSES: Final = 65_536
 
 Area = Literal["coil", "discrete", "input", "holding"]
@@ -32,66 +28,6 @@ REGISTERS: Final[dict[str, int]] = {
 
 _ADDRESS = re.compile(r"(?:(\d+)/)?([a-z]+)/(\d+)(?:\.(\d+))?")
 _TEXT = re.compile(r"string:(\d+)")
-
-
-class ModbusOptions(BaseModel):
-    """A device that speaks Modbus TCP, or a gateway with several unit ids behind it."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    type: Literal["modbus"] = Field(description="Kind of device.")
-    name: str = Field(description="Name of the device, as tags.csv refers to it.", min_length=1)
-    asset: str = Field(default="", description='Where the device belongs: "area/line/cell".')
-    host: str = Field(description="Host name or IP address of the device.", min_length=1)
-    port: int = Field(default=502, description="TCP port.", ge=1, le=65_535)
-    unit_id: int = Field(default=1, description="Unit id of addresses that state none.", ge=0, le=255)
-    period_ms: int = Field(default=1000, description="Period of tags that state none.", ge=10, le=86_400_000)
-    timeout_ms: int = Field(
-        default=1000,
-        description="A reply later than this is a time-out; behind a serial gateway more than the gateway's own.",
-        ge=10,
-        le=60_000,
-    )
-    connect_timeout_ms: int = Field(default=3000, description="Longest wait for a connection.", ge=10, le=60_000)
-    gap: int = Field(
-        default=8,
-        description="Registers (for bits: groups of 16) that may be read in vain to join blocks.",
-        ge=0,
-        le=124,
-    )
-    registers_per_read_max: int = Field(
-        default=REGISTERS_PER_READ_MAX,
-        description="Most registers in a request; less for a device that cannot do more.",
-        ge=1,
-        le=REGISTERS_PER_READ_MAX,
-    )
-    coils_per_read_max: int = Field(
-        default=COILS_PER_READ_MAX,
-        description="Most coils or discrete inputs in a request.",
-        ge=1,
-        le=COILS_PER_READ_MAX,
-    )
-    requests_in_flight: int = Field(
-        default=1,
-        description="Requests that may wait for their reply at the same time; 1 is what every device can do.",
-        ge=1,
-        le=16,
-    )
-    pause_after_connect_ms: int = Field(
-        default=0, description="Wait between the connection and the first request.", ge=0, le=60_000
-    )
-    pause_between_requests_ms: int = Field(
-        default=0, description="Wait between a reply and the next request.", ge=0, le=60_000
-    )
-    unit_retry_s_max: float = Field(
-        default=60.0, description="Longest pause between two tries of a unit id that does not answer.", ge=0.1, le=3600
-    )
-    quarantine_retry_s: float = Field(
-        default=60.0,
-        description="Pause before an address that the device called illegal is tried again; doubles up to an hour.",
-        ge=0.1,
-        le=3600,
-    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +79,7 @@ def parse_point(
     """Read one row of tags.csv. `period_ms` None or 0 takes the device's. Raises ValueError with a sentence."""
     match = _ADDRESS.fullmatch(address.strip())
     if match is None:
-        raise ValueError(_not_an_address(address))
+        raise ValueError(_not_an_address(address, options.first_address))
     unit, area, offset_text, bit_text = match.groups()
     if area not in FUNCTIONS:
         raise ValueError(f'"{area}" is no area of a Modbus device; expected coil, discrete, input or holding')
@@ -153,11 +89,14 @@ def parse_point(
     kind, length = _parse_type(type.strip())
     bit = None if bit_text is None else int(bit_text)
     _check_bit(area, kind, bit, address)
+    offset = int(offset_text) - options.first_address
+    if offset < 0:
+        raise ValueError(f'"{address}": the addresses of device {options.name} begin with 1 (first_address = 1)')
     point = ModbusPoint(
         tag=tag_index,
         unit_id=unit_id,
         area=area,
-        offset=int(offset_text),
+        offset=offset,
         bit=bit,
         type=kind,
         order=_parse_order(order.strip().upper(), kind, type, area),
@@ -165,7 +104,13 @@ def parse_point(
         length=length,
     )
     if point.end > ADDRESSES:
-        raise ValueError(f"{point} with type {type} ends beyond address 65535, the last one that Modbus has")
+        last = ADDRESSES - 1 + options.first_address
+        raise ValueError(f"{address} with type {type} ends beyond address {last}, the last one that Modbus has")
+    if options.coils_from_zero and area in ("coil", "discrete") and point.end > options.coils_per_read_max:
+        raise ValueError(
+            f"{address} cannot be read: device {options.name} reads at most {options.coils_per_read_max} bits "
+            "(coils_per_read_max) from address 0 (coils_from_zero)"
+        )
     if area in ("input", "holding") and point.size > options.registers_per_read_max:
         raise ValueError(
             f"type {type} takes {point.size} registers, but device {options.name} reads at most "
@@ -176,12 +121,13 @@ def parse_point(
     return point
 
 
-def _not_an_address(address: str) -> str:
+def _not_an_address(address: str, first_address: int) -> str:
     number = address.strip()
     expected = "expected [unit_id/]area/offset[.bit], e.g. holding/100, 7/input/20, holding/12.3, coil/5"
     if number.isdigit() and len(number) in (5, 6) and number[0] in "0134":
         area = {"0": "coil", "1": "discrete", "3": "input", "4": "holding"}[number[0]]
-        return f'"{address}" is a reference number; write the protocol address instead: {area}/{int(number[1:]) - 1}'
+        what = "the address" if first_address else "the protocol address"
+        return f'"{address}" is a reference number; write {what} instead: {area}/{int(number[1:]) - 1 + first_address}'
     return f'"{address}" is no Modbus address; {expected}'
 
 

@@ -1,4 +1,4 @@
-"""Modbus TCP on the wire: read requests out, replies in, matched by transaction id.
+"""Modbus TCP frames on the wire, over TCP or UDP: read requests out, replies in, matched by transaction id.
 
 Owns the socket and every check that tells a right reply from a wrong one (transaction id, protocol id, unit id,
 function code, byte count). Leaves to `modbus` what to read and what a failure means. Never writes to a device: it can
@@ -10,7 +10,7 @@ Protocol V1.1b3, 6 and 7.
 
 import asyncio
 import struct
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final, cast
@@ -41,7 +41,9 @@ EXCEPTIONS: Final[dict[int, str]] = {
 
 
 class ReplyTimeout(Exception):
-    """No reply in time; the connection stands, and a late reply will be recognised by its transaction id."""
+    """No reply in time; the connection stands, and a late reply will not be taken for another one. The message says
+    what came instead, if anything did.
+    """
 
 
 class MalformedReply(Exception):
@@ -73,23 +75,30 @@ class _Asked:
 
 
 class ModbusConnection(asyncio.Protocol):
-    """One TCP connection; any number of requests may be outstanding.
+    """One TCP connection or UDP address; any number of requests may be outstanding.
 
-    peer: how messages call the other side. late: replies that came after their time-out and were thrown away.
+    peer: how messages call the other side. check_unit_id: False takes a reply with any unit id, the transaction id
+    alone decides. late: replies that came after their time-out and were thrown away.
     overdue: transaction ids whose reply may still come, until a later request is answered.
     """
 
-    def __init__(self, peer: str, clock: Callable[[], Instant]) -> None:
+    def __init__(self, peer: str, clock: Callable[[], Instant], *, check_unit_id: bool = True) -> None:
         self.late = 0
         self.overdue: set[int] = set()
         self._peer = peer
         self._clock = clock
+        self._check_unit_id = check_unit_id
         self._transport: asyncio.Transport | None = None
         self._asked: dict[int, _Asked] = {}
         self._buffer = b""
         self._transaction = 0
         self._reason = ""
         self._closed = asyncio.Event()
+
+    @property
+    def patience(self) -> int:
+        """See Link: a serial gateway may still be waiting for the unit that was given up."""
+        return 2 if self.overdue else 1
 
     async def request(self, unit_id: int, function: int, start: int, count: int, timeout_s: float) -> Reply:
         """Read `count` registers or bits from `start`. Raises ReplyTimeout, ExceptionReply, MalformedReply or
@@ -150,6 +159,14 @@ class ModbusConnection(asyncio.Protocol):
             at = end
         self._buffer = buffer[at:]
 
+    def datagram_received(self, data: bytes) -> None:
+        """Take the one frame of a datagram; one that is none, or not whole, is as good as lost."""
+        if len(data) < _HEADER.size:
+            return
+        transaction, protocol, length, unit_id, function = _HEADER.unpack_from(data)
+        if protocol == 0 and 3 <= length <= _LENGTH_MAX and len(data) == 6 + length:
+            self._answer(transaction, unit_id, function, data[8:])
+
     def _answer(self, transaction: int, unit_id: int, function: int, data: bytes) -> None:
         asked = self._asked.pop(transaction, None)
         if asked is None:
@@ -159,7 +176,8 @@ class ModbusConnection(asyncio.Protocol):
         if asked.reply.done():
             return
         self.overdue.clear()
-        if unit_id != asked.unit_id or function & 0x7F != asked.function:
+        is_other_unit = self._check_unit_id and unit_id != asked.unit_id
+        if is_other_unit or function & 0x7F != asked.function:
             wrong = f"unit {unit_id} and function {function} where {asked.unit_id} and {asked.function} were asked for"
             asked.reply.set_exception(MalformedReply(f"the reply has {wrong}"))
         elif function & 0x80:
@@ -169,6 +187,10 @@ class ModbusConnection(asyncio.Protocol):
             asked.reply.set_exception(MalformedReply(f"the reply has {short}"))
         else:
             asked.reply.set_result(Reply(data[1:], self._clock().utc))
+
+    def refused(self, error: Exception) -> None:
+        """The network says that nobody is there (UDP)."""
+        self._abort(f"{self._peer} cannot be reached: {getattr(error, 'strerror', None) or error}")
 
     def _next_transaction(self) -> int:
         while True:
@@ -187,16 +209,73 @@ class ModbusConnection(asyncio.Protocol):
         self._transport.abort()
 
 
+class _Datagrams(asyncio.DatagramProtocol):
+    """Lets a connection talk in datagrams, to one address: sends whole frames, passes whole frames on."""
+
+    def __init__(self, connection: ModbusConnection) -> None:
+        self._connection = connection
+        self._transport: asyncio.DatagramTransport | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.DatagramTransport, transport)
+        self._connection.connection_made(cast(asyncio.BaseTransport, self))
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._connection.connection_lost(exc)
+
+    def datagram_received(self, data: bytes, addr: object) -> None:  # noqa: ARG002 - asyncio's signature
+        self._connection.datagram_received(data)
+
+    def error_received(self, exc: Exception) -> None:
+        self._connection.refused(exc)
+
+    def write(self, data: bytes) -> None:
+        assert self._transport is not None
+        self._transport.sendto(data)
+
+    def is_closing(self) -> bool:
+        return self._transport is None or self._transport.is_closing()
+
+    def close(self) -> None:
+        self.abort()
+
+    def abort(self) -> None:
+        if self._transport is not None:
+            self._transport.abort()
+
+
 async def connect(
-    host: str, port: int, *, peer: str, timeout_s: float, clock: Callable[[], Instant]
+    host: str, port: int, *, peer: str, timeout_s: float, clock: Callable[[], Instant], check_unit_id: bool = True
 ) -> ModbusConnection:
-    """Open a connection. Raises Unreachable."""
+    """Open a TCP connection. Raises Unreachable."""
+    connection = ModbusConnection(peer, clock, check_unit_id=check_unit_id)
+    await dial(host, port, connection, peer=peer, timeout_s=timeout_s)
+    return connection
+
+
+async def connect_udp(
+    host: str, port: int, *, peer: str, timeout_s: float, clock: Callable[[], Instant], check_unit_id: bool = True
+) -> ModbusConnection:
+    """Open a UDP socket to one address; whether somebody is there shows with the first request. Raises Unreachable."""
+    connection = ModbusConnection(peer, clock, check_unit_id=check_unit_id)
     loop = asyncio.get_running_loop()
+    await _within(
+        loop.create_datagram_endpoint(lambda: _Datagrams(connection), remote_addr=(host, port)), peer, timeout_s
+    )
+    return connection
+
+
+async def dial(host: str, port: int, protocol: asyncio.Protocol, *, peer: str, timeout_s: float) -> None:
+    """Open a TCP connection for any protocol. Raises Unreachable."""
+    loop = asyncio.get_running_loop()
+    await _within(loop.create_connection(lambda: protocol, host, port), peer, timeout_s)
+
+
+async def _within(opening: Awaitable[object], peer: str, timeout_s: float) -> None:
     try:
         async with asyncio.timeout(timeout_s):
-            _, connection = await loop.create_connection(lambda: ModbusConnection(peer, clock), host, port)
+            await opening
     except TimeoutError as error:
         raise Unreachable(f"{peer} does not answer: no connection within {timeout_s:g} s") from error
     except OSError as error:
         raise Unreachable(f"{peer} cannot be reached: {error.strerror or error}") from error
-    return connection

@@ -18,7 +18,7 @@ from edge.simulator.machine import PRESS_STATE_CODES, REASON_CODES, STATE_CODES
 from edge.simulator.milling import MillingCell
 from edge.simulator.plant import SimulatorOptions
 from edge.simulator.recording import RECORDINGS_DIR, read
-from edge.sources.modbus_points import ModbusOptions, parse_point
+from edge.sources.modbus import ModbusOptions, parse_point
 from edge.sources.opcua_options import OpcuaOptions
 from edge.sources.opcua_points import parse_node
 from edge.store.options import StorageOptions

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from pymodbus.client.mixin import ModbusClientMixin
 
 from edge.sources.modbus_blocks import Limits, block_of, bytes_due, decode, plan, plan_lane, split
-from edge.sources.modbus_points import FUNCTIONS, REGISTERS, ModbusOptions, ModbusPoint, parse_point
+from edge.sources.modbus_options import ModbusOptions
+from edge.sources.modbus_points import FUNCTIONS, REGISTERS, ModbusPoint, parse_point
 from plant.batch import BAD, GOOD, UNCERTAIN
 from plant.texts import Texts
 
