@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edge.commands import EXIT_CONFIG, EXIT_FAILED, config_option, default_folder, failed, print_problems
+from edge.commands.browse import browse
+from edge.commands.cert import cert
 from edge.errors import AndonError, ConfigError, Problem, StorageError, Unreachable
 
 if TYPE_CHECKING:
@@ -310,6 +312,9 @@ def reload(folder: Path | None) -> None:
         raise failed(error) from error
     click.echo(outcome.sentence)
 
+
+for command in (browse, cert):
+    main.add_command(command)
 
 if __name__ == "__main__":
     main()

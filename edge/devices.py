@@ -11,6 +11,7 @@ from edge.config import Config, DeviceOptions, TagRow, points
 from edge.line import Inbox
 from edge.sources import Source
 from edge.sources.modbus import ModbusOptions, ModbusSource
+from edge.sources.mqtt import MqttSource, MqttSourceOptions
 from edge.sources.opcua import OpcuaOptions, OpcuaSource
 from edge.sources.replay import ReplayOptions, ReplaySource
 from edge.sources.supervisor import Backoff, Supervisor
@@ -39,6 +40,8 @@ def make_source(
             return OpcuaSource(options, read, texts, namespaces=namespaces)  # type: ignore[arg-type]
         case ModbusOptions():
             return ModbusSource(options, read, texts)  # type: ignore[arg-type]
+        case MqttSourceOptions():
+            return MqttSource(options, read, texts)  # type: ignore[arg-type]
         case ReplayOptions():
             return ReplaySource(options, read, texts)  # type: ignore[arg-type]
 

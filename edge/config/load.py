@@ -134,7 +134,7 @@ def _sentence(model: type[BaseModel], detail: Any, key: Key, name: str) -> tuple
         case "missing":
             return f"{name!r} is missing", "it is required"
         case "union_tag_not_found" | "union_tag_invalid":
-            return f"{name!r}: {detail['msg']}", "type = opcua, modbus or replay"
+            return f"{name!r}: {detail['msg']}", "type = opcua, modbus, mqtt, sparkplug or replay"
         case "value_error":
             return f"{name!r}: {detail['ctx']['error']}", ""
         case _:

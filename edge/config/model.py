@@ -16,6 +16,7 @@ from edge.errors import Problem
 from edge.outlets.options import MqttOptions
 from edge.production import MachineOptions, ShiftsOptions
 from edge.sources.modbus import ModbusOptions
+from edge.sources.mqtt import MqttSourceOptions
 from edge.sources.opcua import OpcuaOptions
 from edge.sources.replay import ReplayOptions
 from edge.store.options import StorageOptions
@@ -75,7 +76,10 @@ class FileOptions(BaseModel):
     shifts: Path = Field(Path("shifts.toml"), description="shifts, breaks, planned stops")
 
 
-DeviceOptions = Annotated[OpcuaOptions | ModbusOptions | ReplayOptions, Field(discriminator="type")]
+DeviceOptions = Annotated[
+    OpcuaOptions | ModbusOptions | MqttSourceOptions | ReplayOptions,
+    Field(discriminator="type"),
+]
 
 
 class GatewayFile(BaseModel):

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from edge.config.model import DeviceOptions, TagRow
 from edge.sources.modbus import ModbusOptions, ModbusPoint, parse_point
+from edge.sources.mqtt import MqttPoint, MqttSourceOptions, parse_address
 from edge.sources.opcua import OpcuaOptions, OpcuaPoint, parse_node
 from edge.sources.replay import ReplayOptions, ReplayPoint
 
@@ -27,7 +28,7 @@ def check_points(device: DeviceOptions, row: TagRow) -> list[str]:
 
 def points(
     device: DeviceOptions, rows: Sequence[TagRow], index: Mapping[str, int]
-) -> list[OpcuaPoint] | list[ModbusPoint] | list[ReplayPoint]:
+) -> list[OpcuaPoint] | list[ModbusPoint] | list[MqttPoint] | list[ReplayPoint]:
     """Turn the rows of one device into its points. Raises ValueError with a sentence for the first bad one."""
     match device:
         case OpcuaOptions():
@@ -37,6 +38,8 @@ def points(
                 parse_point(index[row.tag], row.address, row.type, row.order, row.period_ms or None, device)
                 for row in rows
             ]
+        case MqttSourceOptions():
+            return [_mqtt(row, index[row.tag]) for row in rows]
         case ReplayOptions():
             return [ReplayPoint(index[row.tag], row.address, is_text(row)) for row in rows]
 
@@ -57,3 +60,16 @@ def _opcua(row: TagRow, index: int) -> OpcuaPoint:
         period_ms=row.period_ms or None,
         deadband=deadband,
     )
+
+
+def _mqtt(row: TagRow, index: int) -> MqttPoint:
+    _check_pushed(row)
+    return parse_address(index, row.address, row.type)
+
+
+def _check_pushed(row: TagRow) -> None:
+    """Raise ValueError for columns that have no meaning where the publisher decides when and how it sends."""
+    if row.order:
+        raise ValueError(f"order {row.order!r} belongs to Modbus registers; leave it empty for MQTT")
+    if row.period_ms:
+        raise ValueError("period_ms: the publisher decides when it sends; leave it empty for MQTT")

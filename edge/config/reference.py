@@ -17,6 +17,7 @@ from edge.config.model import TAG_COLUMNS, FileOptions, GatewayOptions, SiteOpti
 from edge.outlets.options import MqttOptions
 from edge.production import MachineOptions, ShiftsOptions
 from edge.sources.modbus import ModbusOptions
+from edge.sources.mqtt import MqttSourceOptions
 from edge.sources.opcua import OpcuaOptions
 from edge.sources.replay import ReplayOptions
 from edge.store import StorageOptions
@@ -32,6 +33,7 @@ SECTIONS: tuple[tuple[str, type[BaseModel]], ...] = (
     ("`[alarms]`", AlarmOptions),
     ('`[[device]]` with `type = "opcua"`', OpcuaOptions),
     ('`[[device]]` with `type = "modbus"`', ModbusOptions),
+    ('`[[device]]` with `type = "mqtt"`', MqttSourceOptions),
     ('`[[device]]` with `type = "replay"`', ReplayOptions),
     ("`[[machine]]`", MachineOptions),
     ("shifts.toml", ShiftsOptions),
@@ -41,9 +43,10 @@ TAGS = {
     "tag": "unique name: letters, digits and . _ : -",
     "device": "name of a `[[device]]`",
     "address": "OPC UA: node id (`nsu=<uri>;s=<id>`, `ns=2;i=5`); Modbus: `[unit/]area/offset[.bit]`, area coil, "
-    "discrete, input or holding, offset from 0; replay: column",
+    "discrete, input or holding, offset from 0 (or 1: `first_address`); MQTT: `<topic filter>#<path>`; "
+    "Sparkplug: `<edge node>/<device>/<metric>`; replay: column",
     "type": "Modbus: bool, int16, uint16, int32, uint32, int64, uint64, float16, float32, float64, bcd16, bcd32, "
-    "string:N; OPC UA: empty, or string for text",
+    "string:N; OPC UA: empty, or string for text; MQTT: empty, number, bool or string",
     "order": "Modbus, values of two or more registers: ABCD, BADC, CDAB or DCBA; there is no default",
     "scale": "engineering value = raw * scale + offset; default 1",
     "offset": "default 0",

@@ -381,9 +381,7 @@ class Link:
 
     def _drain(self) -> None:
         self._told = False
-        events = []
-        while self._events:
-            events.append(self._events.popleft())
+        events = [self._events.popleft() for _ in range(len(self._events))]
         if self._full:
             self._wake()
         self._on_events(events)
