@@ -14,8 +14,6 @@ from asyncua import ua
 from commands_peers import andon
 from opcua_peers import Plc, Users, certificate, free_port
 
-from edge.config import load
-
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 NODE_OPCUA = Path(__file__).parents[1] / "peers" / "node_opcua"
@@ -74,30 +72,6 @@ async def test_what_a_server_has_of_itself_is_shown_on_request(plc):
     result = await andon("browse", plc.url, "--standard", "--filter", "CurrentTime")
     assert "CurrentTime" in result.stdout
     assert "UtcTime" in result.stdout
-
-
-async def test_csv_rows_pass_the_check_of_the_tag_list(plc, tmp_path):
-    made = await andon("init", tmp_path / "site", "--yes", "--device", "none")
-    assert made.exit_code == 0
-    (tmp_path / "site" / "tags.csv").unlink()
-    with (tmp_path / "site" / "gateway.toml").open("a") as file:
-        file.write(f'[[device]]\nname = "press"\ntype = "opcua"\nurl = "{plc.url}"\n')
-    result = await andon("browse", "press", "--config", tmp_path / "site", "--csv", tmp_path / "site" / "tags.csv")
-    assert result.exit_code == 0, result.stderr
-    tags = {row.tag: row for row in load(tmp_path / "site").tags}
-    assert set(tags) == {f"press.Line1.Press.{name}" for name in ("Oel_Temp", "Order", "Order_2", "Strokes", "Mode")}
-    hot = tags["press.Line1.Press.Oel_Temp"]
-    assert (hot.address, hot.unit, hot.minimum, hot.maximum) == (
-        "nsu=urn:test:plc;s=Press.Öl Temp",
-        "Cel",
-        -20.0,
-        150.0,
-    )
-    assert (hot.type, hot.description) == ("", "Oil behind the pump")
-    assert tags["press.Line1.Press.Order"].type == "string"
-    again = await andon("browse", "press", "--config", tmp_path / "site", "--csv", tmp_path / "site" / "tags.csv")
-    assert again.exit_code == 2
-    assert "nothing is overwritten" in again.stderr
 
 
 @pytest.mark.parametrize("place", ["Line1/Press", "line1/PRESS", "nsu=urn:test:plc;s=Press", "ns=2;s=Press"])
