@@ -5,12 +5,14 @@ This is the diagram in code: devices -> inbox -> line -> outlets and store. Noth
 
 import asyncio
 import contextlib
+import errno
 import gc
 import logging
 import os
 import secrets
 import signal
 import sys
+import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -22,7 +24,7 @@ from edge.alarms import Alarms
 from edge.assembly import make_alarms, make_line, make_production
 from edge.config import Config, load, make_table, make_tags
 from edge.devices import Devices
-from edge.errors import AndonError, ConfigError
+from edge.errors import AndonError, ConfigError, Problem
 from edge.journal import Journal
 from edge.line import Inbox, Line
 from edge.outlets.mqtt import MqttOutlet
@@ -49,6 +51,24 @@ NAMESPACES_KEY = "opcua.namespaces"
 STATE_PERIOD_NS = 10 * NS_PER_S
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger("andon")
+
+
+def open_state_dir(config: Config) -> None:
+    """Make the state folder unless it is there. Raises ConfigError if it cannot be used."""
+    path = config.state_dir
+    why = ""
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path):
+            pass
+    except OSError as error:
+        # A full disk is no mistake of the configuration: the stores make room.
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            why = error.strerror or str(error)
+    if why:
+        what = f"state_dir {path} cannot be used: {why}"
+        hint = "name a folder that the user of the gateway may write"
+        raise ConfigError([Problem(str(config.folder / "gateway.toml"), 0, what, hint)])
 
 
 class App:
@@ -78,7 +98,7 @@ class App:
 
     async def run(self) -> None:
         """Open everything in order, run until stopped, close in reverse order."""
-        self.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        open_state_dir(self.config)
         self.web.open()
         try:
             ring, journal = open_storage(self.state_dir, self.config.file.storage, clock.now().utc)

@@ -9,7 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from edge.app import configure_logging, serve
+from edge.app import configure_logging, open_state_dir, serve
 from edge.broker import embedded
 from edge.config import load
 from edge.errors import Unreachable
@@ -20,7 +20,7 @@ PLANT_START_S_MAX = 30.0
 def run_demo(folder: Path, seconds: float | None) -> None:
     """Run until Ctrl-C, SIGTERM or the end of `seconds`. Raises ConfigError or Unreachable."""
     config = load(folder)
-    config.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    open_state_dir(config)
     if sys.stdout.isatty():
         # The screen belongs to the summary; what the gateway logs goes beside its data.
         log = (config.state_dir / "andon.log").open("a", buffering=1)

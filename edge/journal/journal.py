@@ -159,6 +159,11 @@ class Journal:
         self.epoch = row[0]
         self._last = last_of(connection)
 
+    @property
+    def damaged(self) -> list[Path]:
+        """Journals that were set aside and still lie there."""
+        return copies.damaged(self.path)
+
     def close(self) -> None:
         """Let go of the file; idempotent."""
         self._release()

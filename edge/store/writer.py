@@ -286,8 +286,8 @@ class Writer:
             self._journal_suspect = True
             self._health.put(JOURNAL, str(error))
         self.ring.look_at_damaged()
-        names = ", ".join(path.name for path in self.ring.damaged)
-        self._health.put(DAMAGED, f"damaged files lie in {self.ring.folder}: {names}; move them away" if names else "")
+        aside = ", ".join(str(path) for path in (*self.ring.damaged, *self.journal.damaged))
+        self._health.put(DAMAGED, f"damaged files were set aside: {aside}; move them away" if aside else "")
 
     def _care_for_space(self, now: Instant) -> None:
         if now.monotonic >= self._aged_at:
