@@ -4,9 +4,7 @@ import asyncio
 import csv
 import json
 import sys
-import time
 from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,12 +13,12 @@ import click
 from edge.commands import EXIT_CONFIG, EXIT_FAILED, config_option, default_folder, failed, print_problems
 from edge.commands.browse import browse
 from edge.commands.cert import cert
+from edge.commands.moment import moment
+from edge.commands.replay import replay
 from edge.errors import AndonError, ConfigError, Problem, StorageError, Unreachable
 
 if TYPE_CHECKING:
     from edge.web.gateway import QueryResult
-
-NS_PER_S = 1_000_000_000
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -229,19 +227,6 @@ def _print_rows(result: "QueryResult", form: str) -> None:
         click.secho(f"more than {len(result.rows)} rows: ask for more with --rows", fg="yellow", err=True)
 
 
-def _moment(text: str) -> int:
-    """Parse `2026-11-20T06:00` (local time if it has no offset), `now`, or `-2h`, `-30m`, `-1d` from now."""
-    if text == "now":
-        return time.time_ns()
-    now = datetime.now(UTC)
-    units = {"m": "minutes", "h": "hours", "d": "days"}
-    if text.startswith("-") and text[-1] in units:
-        moment = now - timedelta(**{units[text[-1]]: float(text[1:-1])})
-    else:
-        moment = datetime.fromisoformat(text).astimezone()
-    return int(moment.timestamp() * 1000) * (NS_PER_S // 1000)
-
-
 @main.command()
 @config_option
 @click.option("--from", "start", default="-1h", show_default=True, help="2026-11-20T06:00, or -2h, -30m, -1d, or now.")
@@ -251,10 +236,7 @@ def export(folder: Path | None, start: str, end: str, path: Path) -> None:
     """Write the readings of a time span to a Parquet file."""
     from edge.control import Control
 
-    try:
-        start_ns, end_ns = _moment(start), _moment(end)
-    except ValueError as error:
-        raise click.BadParameter(str(error)) from error
+    start_ns, end_ns = moment(start), moment(end)
     try:
         state_dir, socket = _state_dir(folder)
         try:
@@ -313,7 +295,7 @@ def reload(folder: Path | None) -> None:
     click.echo(outcome.sentence)
 
 
-for command in (browse, cert):
+for command in (browse, cert, replay):
     main.add_command(command)
 
 if __name__ == "__main__":
