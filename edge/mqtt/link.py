@@ -78,6 +78,7 @@ class Link:
         self._opened = False
         self._version_unknown = False
         self._silent = False
+        self._unanswering = False
         self._inbound_max = inbound_max
         self._reads_on = reads_on
         self._full = False
@@ -157,7 +158,9 @@ class Link:
         unanswered = self._silent or (not self._opened and isinstance(error, Disconnected))
         if unanswered and not self._silent:
             error = Unreachable(f"{self._options.address} closed the connection before it accepted it")
-        self._tell(Closed(error, unanswered, self._version_unknown))
+        self._tell(
+            Closed(error, unanswered, self._version_unknown, attempted=client is not None, silent=self._unanswering)
+        )
 
     def _connect(self) -> Client:
         options = self._options
@@ -329,6 +332,8 @@ class Link:
     def _on_disconnect(
         self, _client: Client, _data: Any, flags: DisconnectFlags, reason: ReasonCode, _properties: Properties | None
     ) -> None:
+        if not flags.is_disconnect_packet_from_server and reason.getName() == "Keep alive timeout":
+            self._unanswering = True
         if self._failure is None and flags.is_disconnect_packet_from_server:
             said = f"{self._options.address} ended the connection: {reason}"
             if reason.getName() in _SAYS_NO:

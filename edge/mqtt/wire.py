@@ -59,6 +59,10 @@ class Closed:
     """It was closed before it was accepted or refused, as brokers do that do not know this MQTT version."""
     version_unknown: bool
     """The broker said that it does not know this MQTT version."""
+    attempted: bool = True
+    """CONNECT was sent, or may have been."""
+    silent: bool = False
+    """The broker did not answer within the keep-alive: what was sent before may be lost."""
 
 
 LinkEvent = Opened | Acknowledged | Subscribed | Received | Closed

@@ -6,7 +6,7 @@ once, in the log and in one sentence.
 
 import asyncio
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, Literal
 
 import structlog
@@ -33,7 +33,8 @@ log = structlog.get_logger(__name__)
 class Connection:
     """Keeps one link alive. `on_events` is called in the event loop with what the link tells, `watch` once a second.
 
-    will: makes the last will; `session` is then the ns UTC at which the attempt began.
+    will: makes the last will; `session` is then the ns UTC at which the attempt began. prepare: is awaited before each
+    attempt.
     """
 
     def __init__(
@@ -45,12 +46,14 @@ class Connection:
         on_events: Callable[[Sequence[LinkEvent]], None],
         watch: Callable[[Link, int], None],
         now: Callable[[], Instant],
+        prepare: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         self._options = options
         self._client_id = client_id
         self._will = will
         self._on_events = on_events
         self._watch = watch
+        self._prepare = prepare
         self._now = now
         self._link: Link | None = None
         self._closed: asyncio.Future[Closed] | None = None
@@ -89,6 +92,8 @@ class Connection:
         """Live through one link, from the attempt to its end."""
         closed: asyncio.Future[Closed] = asyncio.get_running_loop().create_future()
         self._closed = closed
+        if self._prepare is not None:
+            await self._prepare()
         self.session = self._now().utc
         link = self._link = Link(self._options, self._client_id, self.protocol, self._will(), self._take_events)
         link.start()
@@ -158,8 +163,8 @@ class Connection:
         address = self._options.address
         match state:
             case "connected":
-                log.info("mqtt connected", address=address, protocol=self.protocol.name)
+                log.info("mqtt connected", address=address, client=self._client_id, protocol=self.protocol.name)
             case "refused":
-                log.error("mqtt refused", address=address, reason=sentence)
+                log.error("mqtt refused", address=address, client=self._client_id, reason=sentence)
             case _:
-                log.warning("mqtt disconnected", address=address, reason=sentence)
+                log.warning("mqtt disconnected", address=address, client=self._client_id, reason=sentence)
