@@ -3,8 +3,9 @@
 A source connects, reads and closes; it never retries, sleeps for back-off or raises alarms: the supervisor does.
 """
 
-from collections.abc import Mapping
-from typing import Protocol
+from collections.abc import AsyncGenerator, Mapping
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,4 +39,31 @@ class Source(Protocol):
 
     async def close(self) -> None:
         """Let go of the connection; idempotent, never raises for a dead peer, bounded in time."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Filled:
+    """What came of filling the gap of a break. start, end: ns UTC, of the stretches that were asked for. count:
+    readings that the device's history gave. tags: how many tags they are of. without: tags that changed and whose
+    history cannot be read. cut: tags whose history held more than is taken.
+    """
+
+    start: int
+    end: int
+    count: int
+    tags: int
+    without: int
+    cut: int
+
+
+@runtime_checkable
+class Historian(Protocol):
+    """A source whose device records values while nobody listens."""
+
+    def history(self) -> AsyncGenerator[Batch | Filled]:
+        """Yield what was missed, in the background of a session, until that ends. Raises Disconnected.
+
+        Readings lie strictly between two that `read` returned: none comes twice.
+        """
         ...

@@ -4,13 +4,16 @@
     connect      socket, trust, session, limits                opcua_session, opcua_security
     read         subscriptions, or timed reads                 opcua_subscribe, opcua_poll
                  bytes -> columns -> Batch                     opcua_wire, opcua_decode, opcua_intake
+    recover      frozen servers, silent nodes, lost sessions   opcua_audit, opcua_recovery
+    history      what was missed during a break                opcua_backlog, opcua_history
 
 Owns the choice between subscriptions and reads, and what outlives a session: points, problems, the namespaces as
 they were at first contact, the limits that the server taught us. Leaves reconnecting to the supervisor: every
 `connect` starts from nothing and resolves all namespaces anew.
 """
 
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import Final
 
 import numpy as np
@@ -20,11 +23,16 @@ from asyncua.ua import UaStatusCodeError
 from numpy.typing import NDArray
 
 from edge.errors import Disconnected, Unreachable
+from edge.sources import Filled
+from edge.sources.opcua_audit import Canary
+from edge.sources.opcua_backlog import Backlog
+from edge.sources.opcua_history import History
 from edge.sources.opcua_intake import Intake, explain
 from edge.sources.opcua_items import Learned
 from edge.sources.opcua_options import OpcuaOptions
 from edge.sources.opcua_points import Namespaces, NodeAddress, OpcuaPoint, parse_node
 from edge.sources.opcua_poll import Poller
+from edge.sources.opcua_recovery import Lasting, Recovery
 from edge.sources.opcua_session import Session, open_session
 from edge.sources.opcua_subscribe import NoSubscriptions, Subscriber
 from plant.batch import Batch
@@ -70,6 +78,11 @@ class OpcuaSource:
         self.problems: Mapping[int, str] = self._intake.problems
         self.lost = 0
         self._learned = Learned(options.items_per_call, options.nodes_per_read)
+        self._lasting = Lasting(
+            Canary(options.frozen_ms),
+            Recovery(options.name),
+            Backlog(self._intake),
+        )
         self._session: Session | None = None
         self._reader: Subscriber | Poller | None = None
 
@@ -77,6 +90,22 @@ class OpcuaSource:
     def first_contact(self) -> Mapping[int, str]:
         """Namespace index -> URI as it was when the index was first used."""
         return self._namespaces.first_contact
+
+    @property
+    def recovery(self) -> str:
+        """What was done last to bring data back although the connection stood, while that is news; else ""."""
+        return self._lasting.recovery.sentence
+
+    async def history(self) -> AsyncGenerator[Batch | Filled]:
+        """Yield what the server recorded while we could not listen; ends with the session. Raises Disconnected."""
+        if self._session is None or not self._options.backfill:
+            return
+        history = History(
+            self._session, self._options, self._addresses, self._namespaces, self._intake, self._lasting.backlog
+        )
+        async with contextlib.aclosing(history.parts()) as parts:
+            async for part in parts:
+                yield part
 
     async def connect(self) -> None:
         """Open a session and set up everything. Raises Unreachable or Refused."""
@@ -99,9 +128,11 @@ class OpcuaSource:
         nodes, items = [
             int(limit or 0) or UNLIMITED for limit in await session.read_values([ua.NodeId(node) for node in _LIMITS])
         ]
+        if self._options.check_ms:
+            await self._lasting.canary.begin(session)
         shared = session, self._options, self._addresses, self._namespaces, self._intake, self._learned
         if self._options.mode != "read":
-            self._reader = subscriber = Subscriber(*shared, items)
+            self._reader = subscriber = Subscriber(*shared, items, nodes, self._lasting)
             try:
                 await subscriber.start()
             except NoSubscriptions as error:
@@ -114,7 +145,7 @@ class OpcuaSource:
             else:
                 self.mode = "subscribe"
                 return
-        self._reader = poller = Poller(*shared, nodes)
+        self._reader = poller = Poller(*shared, nodes, self._lasting)
         await poller.start()
         self.mode = "read"
 
@@ -131,6 +162,7 @@ class OpcuaSource:
         reader, self._reader = self._reader, None
         session, self._session = self._session, None
         if reader is not None:
+            self._lasting.backlog.open()
             await reader.stop()
         if session is not None:
             await session.close()

@@ -54,8 +54,9 @@ def explain(code: int) -> str:
 class Intake:
     """The points of one device and what is known of each. `position` is an index into the list of points.
 
-    problems: tag -> why it has no data. lost: readings that the server reported as lost. gone: positions whose node
-    vanished while it was monitored, for whoever sets items up.
+    told: monotonic ns of the last notification of each point, 0 = none yet. stamp: the source's time of its last
+    reading, ns UTC, 0 = none. problems: tag -> why it has no data. lost: readings that the server reported as lost.
+    gone: positions whose node vanished while it was monitored, for whoever sets items up.
     """
 
     def __init__(self, points: Sequence[OpcuaPoint], texts: Texts, server: str) -> None:
@@ -75,6 +76,8 @@ class Intake:
         self._time: NDArray[np.int64] = np.zeros(n, np.int64)
         self._source: NDArray[np.int64] = np.zeros(n, np.int64)
         self._heard: NDArray[np.int64] = np.zeros(n, np.int64)
+        self.told: NDArray[np.int64] = np.zeros(n, np.int64)
+        self.stamp: NDArray[np.int64] = np.zeros(n, np.int64)
 
     def take(
         self, columns: Columns, positions: NDArray[np.intp] | NDArray[np.uint32], at: Instant, *, asked: bool = False
@@ -102,7 +105,11 @@ class Intake:
         if self.problems or unfit.any():
             self._judge(columns, positions, unfit, reasons)
         time = _times(columns.source, columns.server, len(value), at.utc)
-        if asked:
+        if columns.source is not None:
+            self.stamp[positions] = np.where(columns.source > 0, time, self.stamp[positions])
+        if not asked:
+            self.told[positions] = at.monotonic
+        else:
             stands = time == self._source[positions]
             self._source[positions] = time
             if stands.any():
@@ -112,6 +119,38 @@ class Intake:
         self._quality[positions] = quality
         self._time[positions] = time
         self._heard[positions] = at.monotonic
+        return Batch(self.tags[positions], time, value, quality)
+
+    def differs(self, columns: Columns, positions: NDArray[np.intp]) -> NDArray[np.bool_]:
+        """Tell which decoded items say something else than the last reading of their point; nothing is remembered."""
+        value = columns.value.copy()
+        seen = Columns(None, value, columns.status, None, None, None, columns.others)
+        if columns.others or self._any_text:
+            self._put_texts(seen, positions, {})
+        unfit = ~np.isfinite(value)
+        if columns.status is not None:
+            unfit |= columns.status >> 30 >= 2
+        value[unfit] = np.nan
+        before = self._value[positions]
+        deadband = np.array([self.points[position].deadband for position in positions])
+        with np.errstate(invalid="ignore"):
+            moved: NDArray[np.bool_] = np.abs(value - before) > np.maximum(deadband, 0.0)
+        moved |= np.isnan(value) != np.isnan(before)
+        return moved
+
+    def past(self, columns: Columns, position: int) -> Batch:
+        """Judge values of one point from the server's history; nothing is remembered. Without a time none is taken."""
+        positions = np.full(len(columns.value), position, np.intp)
+        value, code = columns.value, columns.status
+        quality = np.full(len(value), GOOD, np.uint8) if code is None else _QUALITY[code >> 30]
+        if columns.inexact is not None:
+            quality[columns.inexact] = np.minimum(quality[columns.inexact], UNCERTAIN)
+        if columns.others or self._any_text:
+            self._put_texts(columns, positions, {})
+        unfit = ~np.isfinite(value) | (quality == BAD)
+        value[unfit] = np.nan
+        quality[unfit] = BAD
+        time = _times(columns.source, None, len(value), 0)
         return Batch(self.tags[positions], time, value, quality)
 
     def _put_texts(

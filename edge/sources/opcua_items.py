@@ -1,8 +1,9 @@
-"""Monitored items: which nodes of which subscription the server watches, and which it refuses.
+"""Subscriptions and monitored items: which nodes the server watches, and which it refuses.
 
 Owns the calls that set items up, in the sizes that the server takes; each node is judged by its own result.
 """
 
+import contextlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -12,11 +13,20 @@ from asyncua import ua
 from asyncua.ua import UaStatusCodeError
 from numpy.typing import NDArray
 
+from edge import clock
 from edge.errors import Disconnected
 from edge.sources.opcua_intake import Intake
 from edge.sources.opcua_options import OpcuaOptions
 from edge.sources.opcua_points import Namespaces, NodeAddress, Unresolved
 from edge.sources.opcua_session import TOO_MUCH, Session
+from plant.instant import NS_PER_MS, NS_PER_S
+
+NOTIFICATIONS_PER_PUBLISH_MAX: Final = 10_000
+SILENCE_MARGIN: Final = 1.5
+SILENCE_SLACK_NS: Final = NS_PER_S
+"""A subscription is dead when nothing came for its keep-alive time, as revised by the server, x margin + slack."""
+SAMPLING_MS_MAX: Final = 86_400_000.0
+"""What a server may say about its sampling; more is no time to wait for."""
 
 _NO_FILTER: Final = frozenset(
     int(getattr(ua.StatusCodes, name))
@@ -28,16 +38,48 @@ _NO_FILTER: Final = frozenset(
 class Subscription:
     """One subscription. silence_ns: if we wait without a word for longer than this it is dead. heard: monotonic ns of
     the last message; waiting: since when we wait for the next one. expected: the sequence number of the next one.
-    items: position -> id of the monitored item; positions: the same positions, sorted.
+    members: the positions that belong here, watched or refused. items: position -> id of the monitored item;
+    positions: the positions of `items`, sorted. place: the number of the subscription on this device, from 0, which
+    stays when it is set up anew. publishing_ns: as revised by the server.
     """
 
     id: int
     silence_ns: int
     heard: int
     waiting: int
+    place: int = 0
+    publishing_ns: int = 0
     expected: int = 1
+    members: list[int] = field(default_factory=list)
     items: dict[int, int] = field(default_factory=dict)
     positions: NDArray[np.intp] = field(default_factory=lambda: np.empty(0, np.intp))
+
+
+async def subscribe(session: Session, options: OpcuaOptions, place: int) -> Subscription:
+    """Create a subscription without items. Raises UaStatusCodeError or Disconnected."""
+    request = ua.CreateSubscriptionRequest()
+    wanted = request.Parameters
+    wanted.RequestedPublishingInterval = options.publishing_ms
+    wanted.RequestedMaxKeepAliveCount = max(1, round(options.keepalive_ms / options.publishing_ms))
+    # The lifetime must outlast the session's, and be at least three keep-alives (OPC 10000-4, 5.14.2).
+    lifetime = round(options.session_timeout_s * 1000 / options.publishing_ms)
+    wanted.RequestedLifetimeCount = max(3 * wanted.RequestedMaxKeepAliveCount, lifetime)
+    wanted.MaxNotificationsPerPublish = NOTIFICATIONS_PER_PUBLISH_MAX
+    wanted.PublishingEnabled = True
+    revised = (await session.call(request, ua.CreateSubscriptionResponse)).Parameters
+    keepalive_ns = revised.RevisedPublishingInterval * max(revised.RevisedMaxKeepAliveCount, 1) * NS_PER_MS
+    silence_ns = int(keepalive_ns * SILENCE_MARGIN) + SILENCE_SLACK_NS
+    now = clock.now().monotonic
+    publishing_ns = int(revised.RevisedPublishingInterval * NS_PER_MS)
+    return Subscription(revised.SubscriptionId, silence_ns, now, now, place=place, publishing_ns=publishing_ns)
+
+
+async def unsubscribe(session: Session, subscription: Subscription) -> None:
+    """Delete a subscription, if the server still has it. Raises Disconnected."""
+    request = ua.DeleteSubscriptionsRequest()
+    request.Parameters.SubscriptionIds = [subscription.id]
+    with contextlib.suppress(UaStatusCodeError):
+        await session.call(request, ua.DeleteSubscriptionsResponse)
 
 
 @dataclass(slots=True, eq=False)
@@ -54,7 +96,8 @@ class Learned:
 
 class MonitoredItems:
     """Sets up and removes monitored items. refused: positions that the server does not watch now; the reason stands
-    in the intake's problems.
+    in the intake's problems. created: monotonic ns when each item was set up last. sampling_ns: how often the server
+    samples it, as revised.
     """
 
     def __init__(
@@ -75,6 +118,8 @@ class MonitoredItems:
         self._intake = intake
         self._learned = learned
         self._per_call_max = per_call_max
+        self.created: NDArray[np.int64] = np.zeros(len(addresses), np.int64)
+        self.sampling_ns: NDArray[np.int64] = np.zeros(len(addresses), np.int64)
 
     async def create(self, subscription: Subscription, positions: Iterable[int]) -> None:
         """Create monitored items; positions that the server refuses go to `refused` with the reason noted."""
@@ -113,6 +158,9 @@ class MonitoredItems:
                     self.refused.discard(position)
                     self._intake.note(position, 0)
                     subscription.items[position] = result.MonitoredItemId
+                    self.created[position] = clock.now().monotonic
+                    revised_ms = min(max(result.RevisedSamplingInterval, 0.0), SAMPLING_MS_MAX)
+                    self.sampling_ns[position] = int(revised_ms * NS_PER_MS)
         subscription.positions = np.array(sorted(subscription.items), np.intp)
 
     def _refuse(self, position: int, code: int, sentence: str = "") -> None:
@@ -146,6 +194,11 @@ class MonitoredItems:
             change.DeadbandValue = point.deadband
             wanted.Filter = change
         return item
+
+    async def renew(self, subscription: Subscription, positions: Sequence[int]) -> None:
+        """Set up some items anew, whether the server still knows them or not."""
+        await self.delete(subscription, [one for one in positions if one in subscription.items])
+        await self.create(subscription, positions)
 
     async def delete(self, subscription: Subscription, positions: Sequence[int]) -> None:
         """Delete monitored items whose node is gone; the server may have done so itself."""

@@ -55,6 +55,30 @@ class OpcuaOptions(BaseModel):
     retry_ms_max: float = Field(
         60_000.0, description="the longest such wait; it doubles from the first, ms", ge=10.0, le=3_600_000.0
     )
+    check_ms: float = Field(
+        5000.0,
+        description="how often the server's own time, and the nodes that it tells nothing of, are read beside the "
+        "subscriptions, so that a server that hangs or forgets a node is found, ms; 0 = never",
+        ge=0.0,
+        le=3_600_000.0,
+    )
+    frozen_ms: float = Field(
+        20_000.0,
+        description="a server whose own time stands still for so long, and that tells nothing new, hangs, ms",
+        ge=100.0,
+        le=3_600_000.0,
+    )
+    backfill: bool = Field(
+        True,
+        description="after a break, read what the server recorded meanwhile, of the nodes that have a history; such "
+        "readings are stored and marked, and raise no alarms",
+    )
+    backfill_rows_max: int = Field(
+        100_000, description="readings of one tag that are taken from the history after one break", ge=1, le=10_000_000
+    )
+    backfill_rows_per_s: int = Field(
+        5000, description="how fast the history is read, readings per second", ge=1, le=100_000
+    )
     deadline_ms: int = Field(5000, description="time for one answer of the server, ms", ge=100, le=60_000)
     session_timeout_s: int = Field(
         60, description="after so long without us the server drops our session and its subscriptions, s", ge=60, le=120

@@ -6,13 +6,12 @@ life between two reads that lie far apart. Leaves the judgement of values to `In
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 from asyncua import ua
 from asyncua.ua import UaStatusCodeError
-from asyncua.ua.ua_binary import nodeid_to_binary
 from numpy.typing import NDArray
 
 from edge import clock
@@ -22,6 +21,8 @@ from edge.sources.opcua_intake import Intake, explain
 from edge.sources.opcua_items import Learned
 from edge.sources.opcua_options import OpcuaOptions
 from edge.sources.opcua_points import Namespaces, NodeAddress, Unresolved
+from edge.sources.opcua_read import Encoded, PreparedRead, encode, prepare
+from edge.sources.opcua_recovery import Lasting
 from edge.sources.opcua_session import TOO_MUCH, Session
 from edge.sources.opcua_wire import Malformed, parse_read
 from plant.batch import EMPTY, Batch, concat
@@ -32,31 +33,6 @@ READS_MAX: Final = 3
 SESSION_SHARE: Final = 3
 """A session hears from us at least this often within its time-out."""
 
-_VALUE_ATTRIBUTE: Final = b"\x0d\0\0\0" + b"\xff\xff\xff\xff" + b"\0\0" + b"\xff\xff\xff\xff"
-"""Attribute 13, no index range, no data encoding: what follows the node in a ReadValueId (OPC 10000-4, 7.29)."""
-
-
-class _Encoded(bytes):
-    """Array elements that are encoded already. Their length, which OPC UA writes before them, is their number."""
-
-    elements: int
-
-    def __len__(self) -> int:
-        return self.elements
-
-
-@dataclass(slots=True, kw_only=True)
-class _PreparedRead:
-    """A ReadRequest (OPC 10000-4, 5.11.2) whose nodes are encoded once; asyncua writes the rest of it."""
-
-    TypeId: ua.NodeId = field(
-        default_factory=lambda: ua.FourByteNodeId(ua.ObjectIds.ReadRequest_Encoding_DefaultBinary)
-    )
-    RequestHeader: ua.RequestHeader = field(default_factory=ua.RequestHeader)
-    MaxAge: ua.Double = 0.0
-    TimestampsToReturn: ua.Int32 = int(ua.TimestampsToReturn.Both)
-    NodesToRead: ua.ByteString
-
 
 @dataclass(slots=True, eq=False)
 class _Group:
@@ -64,7 +40,7 @@ class _Group:
 
     period_ns: int
     due: int
-    requests: list[tuple[NDArray[np.intp], _Encoded]]
+    requests: list[tuple[NDArray[np.intp], Encoded]]
 
 
 class Poller:
@@ -79,6 +55,7 @@ class Poller:
         intake: Intake,
         learned: Learned,
         nodes_per_read_max: int,
+        lasting: Lasting,
     ) -> None:
         self._session = session
         self._options = options
@@ -87,6 +64,9 @@ class Poller:
         self._intake = intake
         self._learned = learned
         self._nodes_per_read_max = nodes_per_read_max
+        self._lasting = lasting
+        self._look_at = 0
+        self._stamped_at = 0
         self._decoder = Decoder()
         self._groups: list[_Group] = []
         self._refused: set[int] = set()
@@ -116,7 +96,7 @@ class Poller:
             point = self._intake.points[position]
             period_ms = self._options.period_ms if point.period_ms is None else point.period_ms
             try:
-                node = nodeid_to_binary(self._namespaces.resolve(address))
+                node = encode(self._namespaces.resolve(address))
             except Unresolved as error:
                 sentence = f"BadNodeIdUnknown: {error}; check {point.node} in tags.csv"
                 self._intake.note(position, int(ua.StatusCodes.BadNodeIdUnknown), sentence)
@@ -126,7 +106,7 @@ class Poller:
         size = min(self._learned.nodes_per_read, self._nodes_per_read_max)
         self._groups = [
             _Group(
-                period_ns, due.get(period_ns, now), [_request(some[at : at + size]) for at in range(0, len(some), size)]
+                period_ns, due.get(period_ns, now), [prepare(some[at : at + size]) for at in range(0, len(some), size)]
             )
             for period_ns, some in sorted(members.items())
         ]
@@ -137,6 +117,12 @@ class Poller:
             batches, self._ready = self._ready, []
             return concat(batches)
         now = await self._wait()
+        if self._options.check_ms and now >= self._look_at:
+            self._look_at = now + int(self._options.check_ms * NS_PER_MS)
+            try:
+                await self._lasting.canary.look(self._session, self._stamped_at)
+            except UaStatusCodeError as error:
+                raise Disconnected(f"{self._session.where} does not read any more: {explain(error.code)}") from error
         group = min(self._groups, key=lambda one: one.due, default=None)
         if group is None or group.due > now:
             await self._tend(now)
@@ -185,8 +171,8 @@ class Poller:
             self._retry_ns = first if before - self._refused else min(self._retry_ns * 2, grown)
             self._retry_at = now + self._retry_ns if self._refused else 0
 
-    async def _ask(self, nodes: _Encoded) -> bytes:
-        return await self._session.send(_PreparedRead(NodesToRead=nodes))
+    async def _ask(self, nodes: Encoded) -> bytes:
+        return await self._session.send(PreparedRead(NodesToRead=nodes))
 
     def _take(self, body: bytes, positions: NDArray[np.intp]) -> Batch:
         try:
@@ -196,10 +182,9 @@ class Poller:
             raise Disconnected(f"{self._session.where} sent something that is no answer: {error}") from error
         if count != len(positions):
             raise Disconnected(f"{self._session.where} answered {count} of {len(positions)} nodes")
-        return self._intake.take(columns, positions, clock.now(), asked=True)
-
-
-def _request(members: Sequence[tuple[int, bytes]]) -> tuple[NDArray[np.intp], _Encoded]:
-    nodes = _Encoded(b"".join(node + _VALUE_ATTRIBUTE for _, node in members))
-    nodes.elements = len(members)
-    return np.array([position for position, _ in members], np.intp), nodes
+        before = self._intake.stamp[positions]
+        batch = self._intake.take(columns, positions, clock.now(), asked=True)
+        if (self._intake.stamp[positions] != before).any():
+            self._stamped_at = clock.now().monotonic
+        self._lasting.backlog.note(positions, self._intake.stamp[positions])
+        return batch

@@ -46,22 +46,23 @@ _POLICIES: Final = {
 _URI: Final = "http://opcfoundation.org/UA/SecurityPolicy#"
 
 
-def _codes(*names: str) -> frozenset[int]:
+def codes(*names: str) -> frozenset[int]:
+    """Return the numbers of status codes."""
     return frozenset(int(getattr(ua.StatusCodes, name)) for name in names)
 
 
-_WRONG_USER: Final = _codes(
+_WRONG_USER: Final = codes(
     "BadIdentityTokenInvalid", "BadIdentityTokenRejected", "BadUserAccessDenied", "BadUserSignatureInvalid"
 )
-_WRONG_CERTIFICATE: Final = _codes(
+_WRONG_CERTIFICATE: Final = codes(
     "BadSecurityChecksFailed", "BadCertificateInvalid", "BadCertificateUntrusted", "BadCertificateTimeInvalid",
     "BadCertificateUriInvalid", "BadCertificateUseNotAllowed", "BadCertificateRevoked", "BadCertificateChainIncomplete",
     "BadCertificateHostNameInvalid", "BadCertificatePolicyCheckFailed", "BadApplicationSignatureInvalid",
 )  # fmt: skip
-_REFUSED: Final = _codes("BadSecurityPolicyRejected", "BadSecurityModeRejected", "BadSecurityModeInsufficient")
+_REFUSED: Final = codes("BadSecurityPolicyRejected", "BadSecurityModeRejected", "BadSecurityModeInsufficient")
 
 
-TOO_MUCH: Final = _codes(
+TOO_MUCH: Final = codes(
     "BadTooManyOperations", "BadResponseTooLarge", "BadRequestTooLarge", "BadEncodingLimitsExceeded",
     "BadTooManyMonitoredItems",
 )  # fmt: skip
@@ -96,12 +97,17 @@ def _credentials(options: OpcuaOptions) -> _Credentials:
 
 
 class Session:
-    """An open session. Made by `open_session`; `close` lets go of it and never raises."""
+    """An open session. Made by `open_session`; `close` lets go of it and never raises.
+
+    offers: policies and modes of the server's endpoints. server_certificate: DER, pinned; empty without security.
+    """
 
     def __init__(self, client: Any, options: OpcuaOptions) -> None:
         self.client = client
         self.options = options
         self.where = f"device {options.name} ({options.url})"
+        self.offers: set[tuple[str, str]] = set()
+        self.server_certificate: bytes = b""
         self._renewal: asyncio.Task[None] | None = None
 
     @property
@@ -170,6 +176,23 @@ class Session:
         await self.client.open_secure_channel(renew=True)
         self.client.uaclient.revolve_security_token()
 
+    async def reopen(self) -> None:
+        """Open a new session on the same channel; the old one and its subscriptions are gone.
+
+        Raises UaStatusCodeError, Disconnected or Refused.
+        """
+        request = ua.CloseSessionRequest()
+        request.DeleteSubscriptions = True
+        with contextlib.suppress(UaStatusCodeError):  # the server may have dropped it, that is why we are here
+            await self.send(request)
+        try:
+            credentials = await asyncio.to_thread(_credentials, self.options)
+            await _identify(self, credentials)
+        except UaStatusCodeError:
+            raise
+        except LIBRARY_ERRORS as error:
+            raise Disconnected(f"{self.where} opens no new session: {error or type(error).__name__}") from error
+
     def _abort(self) -> None:
         protocol = self.client.uaclient.protocol
         if protocol is not None and protocol.transport is not None:
@@ -233,7 +256,7 @@ async def open_session(options: OpcuaOptions) -> Session:
     client = _client(options, credentials)
     session = Session(client, options)
     try:
-        await _handshake(client, options, credentials)
+        await _handshake(session, credentials)
     except LIBRARY_ERRORS as error:
         await session.close()
         raise _fault(error, options, credentials) from error
@@ -298,11 +321,13 @@ def _endpoint(endpoints: Sequence[Any], options: OpcuaOptions) -> Any:
     )
 
 
-async def _handshake(client: Any, options: OpcuaOptions, credentials: _Credentials) -> None:
+async def _handshake(session: Session, credentials: _Credentials) -> None:
     """Find the endpoint, check its certificate, open the channel with that certificate pinned, open the session."""
+    client, options = session.client, session.options
     await _open_channel(client)
     endpoints = await client.get_endpoints()
     endpoint = _endpoint(endpoints, options)
+    session.offers = _offers(endpoints)
     own = credentials.application
     if own is not None:
         await client.close_secure_channel()
@@ -310,17 +335,23 @@ async def _handshake(client: Any, options: OpcuaOptions, credentials: _Credentia
         client.disconnect_socket()
         if protocol.transport is not None:
             protocol.transport.abort()
-        der = await asyncio.to_thread(_checked_server, endpoint, options)
+        session.server_certificate = await asyncio.to_thread(_checked_server, endpoint, options)
         await client.set_security(
             _POLICIES[options.security_policy],
             own.der,
             own.key_der,
-            server_certificate=der,
+            server_certificate=session.server_certificate,
             mode=getattr(ua.MessageSecurityMode, options.security_mode),
         )
         await _open_channel(client)
+    await _identify(session, credentials)
+
+
+async def _identify(session: Session, credentials: _Credentials) -> None:
+    """Create a session on the channel and say who we are."""
+    client, options = session.client, session.options
     created = await client.create_session()
-    if own is not None and _offers(created.ServerEndpoints) != _offers(endpoints):
+    if credentials.application is not None and _offers(created.ServerEndpoints) != session.offers:
         raise Refused(
             f"device {options.name} ({options.url}) names other endpoints inside the secure channel than outside: "
             "somebody between us may try to weaken the security"

@@ -250,6 +250,43 @@ def parse_read(data: bytes) -> tuple[int, int]:
         raise Malformed(f"no ReadResponse: {error}") from error
 
 
+@dataclass(frozen=True, slots=True)
+class HistoryPart:
+    """One HistoryReadResult: its status, its continuation point (None = complete), and where its values lie."""
+
+    status: int
+    continuation: bytes | None
+    count: int
+    start: int
+    end: int
+
+
+def parse_history(data: bytes) -> list[HistoryPart]:
+    """Find the parts of a HistoryReadResponse with HistoryData (OPC 10000-4, 5.11.3). Raises Malformed."""
+    parts = []
+    try:
+        at = _skip_header(data)
+        count: int = _i32(data, at)[0]
+        at += 4
+        for _ in range(count):
+            status: int = _u32(data, at)[0]
+            length: int = _i32(data, at + 4)[0]
+            continuation = data[at + 8 : at + 8 + length] if length > 0 else None
+            at = skip_node_id(data, at + 8 + max(length, 0))
+            if data[at] != 1:
+                parts.append(HistoryPart(status, continuation, 0, at + 1, at + 1))
+                at += 1
+                continue
+            size: int = _i32(data, at + 1)[0]
+            start = at + 5
+            at = _checked(data, start + max(size, 0))
+            values: int = _i32(data, start)[0] if size >= 4 else 0
+            parts.append(HistoryPart(status, continuation, max(values, 0), start + 4, at))
+    except (struct.error, IndexError) as error:
+        raise Malformed(f"no HistoryReadResponse: {error}") from error
+    return parts
+
+
 def status_of(data: bytes, notification: Notification) -> int:
     """Return the status code of a StatusChangeNotification."""
     return int(_u32(data, notification.start)[0])

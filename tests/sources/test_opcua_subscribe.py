@@ -14,9 +14,12 @@ from opcua_peers import collect, has, last
 
 from edge.errors import Disconnected
 from edge.sources.opcua import OpcuaOptions, OpcuaPoint, parse_node
+from edge.sources.opcua_audit import Canary
+from edge.sources.opcua_backlog import Backlog
 from edge.sources.opcua_intake import Intake
 from edge.sources.opcua_items import Learned
 from edge.sources.opcua_points import Namespaces
+from edge.sources.opcua_recovery import Lasting, Recovery
 from edge.sources.opcua_subscribe import SEQUENCE_MAX, Subscriber
 from plant.batch import BAD, GOOD
 from plant.texts import Texts
@@ -29,7 +32,7 @@ def response(cls, **parameters):
     return one
 
 
-def message(sequence, values, *, available=(), cls=ua.PublishResponse):
+def message(sequence, values, *, available=(), cls=ua.PublishResponse, subscription=1):
     change = ua.DataChangeNotification()
     change.MonitoredItems = [
         ua.MonitoredItemNotification(handle, ua.DataValue(ua.Variant(float(value), ua.VariantType.Double)))
@@ -39,7 +42,7 @@ def message(sequence, values, *, available=(), cls=ua.PublishResponse):
     if cls is ua.RepublishResponse:
         note = one.NotificationMessage
     else:
-        one.Parameters.SubscriptionId = 1
+        one.Parameters.SubscriptionId = subscription
         one.Parameters.AvailableSequenceNumbers = list(available)
         note = one.Parameters.NotificationMessage
     note.SequenceNumber = sequence
@@ -61,12 +64,20 @@ class ScriptedSession:
         self.kept = {}
         self.calls = []
         self.acknowledged = []
+        self.subscriptions = 0
+        self.reopened = 0
+        self.when_created = {}
 
     async def call(self, request, _response):
+        if isinstance(request, ua.DeleteSubscriptionsRequest):
+            return ua.DeleteSubscriptionsResponse()
         if isinstance(request, ua.CreateSubscriptionRequest):
+            self.subscriptions += 1
+            if self.subscriptions in self.when_created:
+                self.published.put_nowait(self.when_created[self.subscriptions])
             return response(
                 ua.CreateSubscriptionResponse,
-                SubscriptionId=1,
+                SubscriptionId=self.subscriptions,
                 RevisedPublishingInterval=100.0,
                 RevisedMaxKeepAliveCount=10,
             )
@@ -86,6 +97,12 @@ class ScriptedSession:
             one.Results.append(ua.MonitoredItemCreateResult(StatusCode=ua.StatusCode(code), MonitoredItemId=7))
         return one
 
+    async def read_namespaces(self):
+        return ["http://opcfoundation.org/UA/"]
+
+    async def reopen(self):
+        self.reopened += 1
+
     async def send(self, request, *, timeout_s=None):
         if isinstance(request, ua.RepublishRequest):
             body = self.kept.get(request.Parameters.RetransmitSequenceNumber)
@@ -103,12 +120,16 @@ class Subscribed:
     """A Subscriber on a scripted session, as an async context."""
 
     def __init__(self, session, count=3, **point):
-        options = OpcuaOptions(name="plc", url="opc.tcp://plc", items_per_call=200)
+        options = OpcuaOptions(name="plc", url="opc.tcp://plc", items_per_call=200, check_ms=0)
         points = [OpcuaPoint(tag=n, node=f"i={n + 1}", **point) for n in range(count)]
         self.intake = Intake(points, Texts(), "plc")
         self.learned = Learned(options.items_per_call, options.nodes_per_read)
         addresses = [parse_node(one.node) for one in points]
-        self.reader = Subscriber(session, options, addresses, Namespaces(), self.intake, self.learned, 1_000_000)
+        self.lasting = Lasting(Canary(options.frozen_ms), Recovery("plc"), Backlog(self.intake))
+        limits = 1_000_000, 1_000_000
+        self.reader = Subscriber(
+            session, options, addresses, Namespaces(), self.intake, self.learned, *limits, self.lasting
+        )
 
     async def __aenter__(self):
         await self.reader.start()
@@ -198,26 +219,57 @@ async def test_a_server_without_deadbands_is_asked_without_and_not_asked_again()
         assert not one.intake.problems
 
 
-@pytest.mark.parametrize("code", ["BadSessionIdInvalid", "BadNoSubscription", "BadSessionClosed"])
-async def test_a_session_that_the_server_dropped_is_a_lost_connection(code):
+def ended(subscription):
+    one = ua.PublishResponse()
+    one.Parameters.SubscriptionId = subscription
+    one.Parameters.NotificationMessage.SequenceNumber = 1
+    change = ua.StatusChangeNotification(Status=ua.StatusCode(ua.StatusCodes.BadTimeout))
+    one.Parameters.NotificationMessage.NotificationData = [change]
+    return struct_to_binary(one)
+
+
+@pytest.mark.parametrize("code", ["BadSessionIdInvalid", "BadSessionClosed"])
+async def test_a_session_that_the_server_dropped_is_opened_anew_on_the_same_channel(code):
     session = ScriptedSession()
     async with Subscribed(session) as one:
+        session.when_created[2] = message(1, [(0, 5.0)], subscription=2)
         session.published.put_nowait(UaStatusCodeError(getattr(ua.StatusCodes, code)))
-        with pytest.raises(Disconnected, match=code):
+        await collect(one, has(0, 5.0))
+        assert (session.reopened, session.subscriptions) == (1, 2)
+        assert code in one.lasting.recovery.sentence
+        for _ in range(10):  # for each request on the way, as a server does
+            session.published.put_nowait(UaStatusCodeError(getattr(ua.StatusCodes, code)))
+        with pytest.raises(Disconnected, match=code):  # it did not help: connect anew
             await collect(one, lambda got: False)
 
 
-async def test_a_subscription_that_the_server_ended_is_a_lost_connection():
+@pytest.mark.parametrize("trouble", [UaStatusCodeError(ua.StatusCodes.BadNoSubscription), ended(1)])
+async def test_a_subscription_that_the_server_ended_is_set_up_anew_then_the_session_then_the_connection(trouble):
     session = ScriptedSession()
-    ended = ua.PublishResponse()
-    ended.Parameters.SubscriptionId = 1
-    ended.Parameters.NotificationMessage.SequenceNumber = 1
-    change = ua.StatusChangeNotification(Status=ua.StatusCode(ua.StatusCodes.BadTimeout))
-    ended.Parameters.NotificationMessage.NotificationData = [change]
     async with Subscribed(session) as one:
-        session.published.put_nowait(struct_to_binary(ended))
+        session.when_created[2] = message(1, [(0, 5.0)], subscription=2)
+        session.when_created[3] = message(1, [(0, 6.0)], subscription=3)
+        session.published.put_nowait(trouble)
+        await collect(one, has(0, 5.0))
+        assert (session.reopened, session.subscriptions) == (0, 2)
+        assert "a subscription was set up anew" in one.lasting.recovery.sentence
+        session.published.put_nowait(ended(2))
+        await collect(one, has(0, 6.0))
+        assert (session.reopened, session.subscriptions) == (1, 3)
+        assert "the session was opened anew" in one.lasting.recovery.sentence
+        session.published.put_nowait(ended(3))
         with pytest.raises(Disconnected, match="BadTimeout"):
             await collect(one, lambda got: False)
+        assert one.lasting.recovery.count == 3
+
+
+async def test_what_breaks_the_channel_is_a_lost_connection_at_once():
+    session = ScriptedSession()
+    async with Subscribed(session) as one:
+        session.published.put_nowait(UaStatusCodeError(ua.StatusCodes.BadSecureChannelIdInvalid))
+        with pytest.raises(Disconnected, match="BadSecureChannelIdInvalid"):
+            await collect(one, lambda got: False)
+        assert (session.reopened, session.subscriptions) == (0, 1)
 
 
 async def test_fewer_publish_requests_than_the_server_takes_are_enough():
@@ -227,7 +279,7 @@ async def test_fewer_publish_requests_than_the_server_takes_are_enough():
             session.published.put_nowait(UaStatusCodeError(ua.StatusCodes.BadTooManyPublishRequests))
         session.published.put_nowait(message(1, [(0, 1)]))
         await collect(one, has(0, 1.0))
-        assert len(one.reader._workers) == 1
+        assert one.reader._publisher.count == 1
 
 
 @pytest.mark.parametrize("body", [b"", b"\1\0\x3a\3" + bytes(40), message(1, [(99, 1.0)]), message(1, [(0, 1.0)])[:-9]])
