@@ -71,13 +71,11 @@ def _judge_the_rest(folder: Path, toml: TomlFile | None, problems: list[Problem]
     """Find what is wrong with the other files by themselves, when gateway.toml cannot be used."""
     sections = toml.data if toml else {}
     named = sections.get("files")
-    # A name that is no text is a mistake of gateway.toml and told there.
-    names = FileOptions.model_fields | (named if isinstance(named, Mapping) else {})
-    places = {
-        key: folder / (name if isinstance(name, str) else FileOptions.model_fields[key].default)
-        for key, name in names.items()
-        if key in FileOptions.model_fields
-    }
+    places: dict[str, Path] = {}
+    for key, field in FileOptions.model_fields.items():
+        name = named.get(key) if isinstance(named, Mapping) else None
+        # A name that is no text is a mistake of gateway.toml and told there.
+        places[key] = folder / (name if isinstance(name, str) else field.default)
     tags = _read_tags(places["tags"], problems)
     rules = _read_rules(places["alarms"], problems)
     shifts = read_toml(places["shifts"], problems)
