@@ -27,6 +27,7 @@ if [ "$purpose" = test ]; then
     have npm || wanted="$wanted npm"
     have cc || wanted="$wanted gcc libc6-dev"
     header modbus.h || wanted="$wanted libmodbus-dev"
+    have strace || wanted="$wanted strace"
     have pkg-config || wanted="$wanted pkg-config"
     needed="$needed$wanted" wanted=""
 fi

@@ -194,6 +194,7 @@ class Daemon:
         self.stdout = folder / "stdout.log"
         self.web_port = free_port()
         self.prefix: list[str] = []
+        self.program = ["-m", "edge.cli"]
         self.environment: dict[str, str] = {}
         self.process: subprocess.Popen[bytes] | None = None
         shutil.copytree(PROJECT / "config", self.folder)
@@ -236,7 +237,7 @@ class Daemon:
 
     def launch(self) -> None:
         """Start the process without waiting for anything."""
-        command = [sys.executable, "-m", "edge.cli", "run", "--no-watch", "--config", str(self.folder)]
+        command = [sys.executable, *self.program, "run", "--no-watch", "--config", str(self.folder)]
         environment = os.environ | self.environment
         with self.stderr.open("ab") as err, self.stdout.open("ab") as out:
             self.process = subprocess.Popen(
