@@ -14,6 +14,7 @@ from edge.sources.modbus import ModbusOptions, ModbusSource
 from edge.sources.mqtt import MqttSource, MqttSourceOptions
 from edge.sources.opcua import OpcuaOptions, OpcuaSource
 from edge.sources.replay import ReplayOptions, ReplaySource
+from edge.sources.sparkplug import SparkplugSource, SparkplugSourceOptions
 from edge.sources.supervisor import Backoff, Supervisor
 from edge.tick import Condition
 from edge.view import DeviceView
@@ -42,6 +43,8 @@ def make_source(
             return ModbusSource(options, read, texts)  # type: ignore[arg-type]
         case MqttSourceOptions():
             return MqttSource(options, read, texts)  # type: ignore[arg-type]
+        case SparkplugSourceOptions():
+            return SparkplugSource(options, read, texts)  # type: ignore[arg-type]
         case ReplayOptions():
             return ReplaySource(options, read, texts)  # type: ignore[arg-type]
 

@@ -19,6 +19,7 @@ from edge.sources.modbus import ModbusOptions
 from edge.sources.mqtt import MqttSourceOptions
 from edge.sources.opcua import OpcuaOptions
 from edge.sources.replay import ReplayOptions
+from edge.sources.sparkplug import SparkplugSourceOptions
 from edge.store.options import StorageOptions
 from edge.web.options import WebOptions
 
@@ -77,7 +78,7 @@ class FileOptions(BaseModel):
 
 
 DeviceOptions = Annotated[
-    OpcuaOptions | ModbusOptions | MqttSourceOptions | ReplayOptions,
+    OpcuaOptions | ModbusOptions | MqttSourceOptions | SparkplugSourceOptions | ReplayOptions,
     Field(discriminator="type"),
 ]
 

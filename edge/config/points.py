@@ -7,6 +7,7 @@ from edge.sources.modbus import ModbusOptions, ModbusPoint, parse_point
 from edge.sources.mqtt import MqttPoint, MqttSourceOptions, parse_address
 from edge.sources.opcua import OpcuaOptions, OpcuaPoint, parse_node
 from edge.sources.replay import ReplayOptions, ReplayPoint
+from edge.sources.sparkplug import SparkplugPoint, SparkplugSourceOptions, parse_metric
 
 OPCUA_TYPES = frozenset({"", "string"})
 """An OPC UA server knows its types; only that a value is to be taken as text must be said."""
@@ -28,7 +29,7 @@ def check_points(device: DeviceOptions, row: TagRow) -> list[str]:
 
 def points(
     device: DeviceOptions, rows: Sequence[TagRow], index: Mapping[str, int]
-) -> list[OpcuaPoint] | list[ModbusPoint] | list[MqttPoint] | list[ReplayPoint]:
+) -> list[OpcuaPoint] | list[ModbusPoint] | list[MqttPoint] | list[SparkplugPoint] | list[ReplayPoint]:
     """Turn the rows of one device into its points. Raises ValueError with a sentence for the first bad one."""
     match device:
         case OpcuaOptions():
@@ -40,6 +41,8 @@ def points(
             ]
         case MqttSourceOptions():
             return [_mqtt(row, index[row.tag]) for row in rows]
+        case SparkplugSourceOptions():
+            return [_sparkplug(row, index[row.tag]) for row in rows]
         case ReplayOptions():
             return [ReplayPoint(index[row.tag], row.address, is_text(row)) for row in rows]
 
@@ -65,6 +68,11 @@ def _opcua(row: TagRow, index: int) -> OpcuaPoint:
 def _mqtt(row: TagRow, index: int) -> MqttPoint:
     _check_pushed(row)
     return parse_address(index, row.address, row.type)
+
+
+def _sparkplug(row: TagRow, index: int) -> SparkplugPoint:
+    _check_pushed(row)
+    return parse_metric(index, row.address, row.type)
 
 
 def _check_pushed(row: TagRow) -> None:

@@ -20,6 +20,7 @@ from edge.sources.modbus import ModbusOptions
 from edge.sources.mqtt import MqttSourceOptions
 from edge.sources.opcua import OpcuaOptions
 from edge.sources.replay import ReplayOptions
+from edge.sources.sparkplug import SparkplugSourceOptions
 from edge.store import StorageOptions
 from edge.web.options import WebOptions
 
@@ -34,6 +35,7 @@ SECTIONS: tuple[tuple[str, type[BaseModel]], ...] = (
     ('`[[device]]` with `type = "opcua"`', OpcuaOptions),
     ('`[[device]]` with `type = "modbus"`', ModbusOptions),
     ('`[[device]]` with `type = "mqtt"`', MqttSourceOptions),
+    ('`[[device]]` with `type = "sparkplug"`', SparkplugSourceOptions),
     ('`[[device]]` with `type = "replay"`', ReplayOptions),
     ("`[[machine]]`", MachineOptions),
     ("shifts.toml", ShiftsOptions),
@@ -46,7 +48,8 @@ TAGS = {
     "discrete, input or holding, offset from 0 (or 1: `first_address`); MQTT: `<topic filter>#<path>`; "
     "Sparkplug: `<edge node>/<device>/<metric>`; replay: column",
     "type": "Modbus: bool, int16, uint16, int32, uint32, int64, uint64, float16, float32, float64, bcd16, bcd32, "
-    "string:N; OPC UA: empty, or string for text; MQTT: empty, number, bool or string",
+    "string:N; OPC UA: empty, or string for text; MQTT: empty, number, bool or string; "
+    "Sparkplug: empty, or string for text",
     "order": "Modbus, values of two or more registers: ABCD, BADC, CDAB or DCBA; there is no default",
     "scale": "engineering value = raw * scale + offset; default 1",
     "offset": "default 0",
