@@ -119,11 +119,15 @@ class ModbusSource:
     async def connect(self) -> None:
         """Open the connection and plan afresh: what was illegal may have been put right since. Raises Unreachable."""
         await self.close()
-        self._link = await self._route.open()
+        groups = self._plan(0)
+        self._link = await self._route.open(_questions(groups))
         self.problems = {}
         self._troubled[:] = False
         self._units = {unit_id: _Unit(unit_id) for unit_id in sorted({p.unit_id for p in self._points})}
-        self._groups = self._plan(self._clock().monotonic)
+        now = self._clock().monotonic
+        for group in groups:
+            group.due = now
+        self._groups = groups
         self._heard = False
 
     async def read(self) -> Batch:
@@ -145,7 +149,8 @@ class ModbusSource:
                 await asyncio.sleep((group.due - now) / NS_PER_S)
                 now = self._clock().monotonic
             self._schedule(group, now)
-            await self._return_to_first(group)
+            if self._route.address:
+                await self._return_to_first()
             rows.append(await self._poll(group, self._link))
         return concat(rows)
 
@@ -165,12 +170,9 @@ class ModbusSource:
     def _peer(self) -> str:
         return self._route.peer
 
-    async def _return_to_first(self, group: _Group) -> None:
+    async def _return_to_first(self) -> None:
         """Leave the backup address, between two cycles, once the first one answers again."""
-        block = next((block for lane in group.lanes for block in lane.blocks), None)
-        if self._route.address == 0 or block is None:
-            return
-        link = await self._route.better(Question(block.unit_id, block.function, block.start, block.count))
+        link = await self._route.better(_questions(self._groups))
         if link is not None:
             old, self._link = self._link, link
             if old is not None:
@@ -352,3 +354,9 @@ class ModbusSource:
         gone = {point.tag for point in points}
         self.problems = {tag: why for tag, why in self.problems.items() if tag not in gone}
         self._troubled[list(gone)] = False
+
+
+def _questions(groups: Sequence[_Group]) -> list[Question]:
+    """Return one read for each unit, to find out whether anybody is there."""
+    blocks = {block.unit_id: block for group in groups for lane in group.lanes for block in lane.blocks}
+    return [Question(block.unit_id, block.function, block.start, block.count) for block in blocks.values()]

@@ -5,7 +5,7 @@ read and when to `modbus`.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Final, Protocol
@@ -184,13 +184,18 @@ class Route:
         """How messages call the device at the address in use."""
         return peer_name(self.options, self.address)
 
-    async def open(self) -> Link:
-        """Open the address that is most likely to answer, else the other one. Raises Unreachable naming both."""
+    async def open(self, questions: Sequence[Question] = ()) -> Link:
+        """Open the address that is most likely to answer, else the other one. Raises Unreachable naming both.
+
+        questions: one per unit id. UDP needs one: only a datagram can find out that nobody is there.
+        """
         count = max(1, len(self.options.addresses))
         failures: list[str] = []
         for address in [(self._start_with + i) % count for i in range(count)]:
             try:
                 link = await open_link(self.options, self.clock, address=address, debts=self.debts)
+                if self.options.transport == "udp":
+                    await self._knock(link, questions[:1])
             except Unreachable as error:
                 failures.append(str(error))
                 if address == 0:
@@ -208,16 +213,16 @@ class Route:
             if self.address == 0:
                 self._why = why
 
-    async def better(self, question: Question) -> Link | None:
+    async def better(self, questions: Sequence[Question]) -> Link | None:
         """Return a connection to the first address once it answers again; None while there is nothing better.
 
-        Returns at once: the question is asked in the background.
+        Returns at once: the questions are asked in the background, until one is answered.
         """
         if self.address == 0:
             return None
         if self._returning is None:
             if self.clock().monotonic >= self._return_at:
-                self._returning = asyncio.create_task(self._try_first(question))
+                self._returning = asyncio.create_task(self._try_first(tuple(questions)))
             return None
         if not self._returning.done():
             return None
@@ -256,21 +261,30 @@ class Route:
     def _plan_return(self) -> None:
         self._return_at = self.clock().monotonic + round(self.options.backup_return_s * NS_PER_S)
 
-    async def _try_first(self, question: Question) -> Link | None:
+    async def _knock(self, link: Link, questions: Sequence[Question]) -> bool:
+        """Ask until something is answered; tell whether it was. Raises Unreachable if nobody can be there."""
+        for ask in questions:
+            try:
+                await link.request(ask.unit_id, ask.function, ask.start, ask.count, self.options.timeout_ms / 1000)
+            except (ExceptionReply, MalformedReply):
+                return True
+            except ReplyTimeout:
+                continue
+            except Disconnected as error:
+                await link.close()
+                raise Unreachable(str(error)) from error
+            except asyncio.CancelledError:
+                await link.close()
+                raise
+            return True
+        return False
+
+    async def _try_first(self, questions: Sequence[Question]) -> Link | None:
         try:
             link = await open_link(self.options, self.clock, address=0, debts=self.debts)
+            if await self._knock(link, questions):
+                return link
         except Unreachable:
             return None
-        is_there = False
-        try:
-            timeout_s = self.options.timeout_ms / 1000
-            await link.request(question.unit_id, question.function, question.start, question.count, timeout_s)
-            is_there = True
-        except (ExceptionReply, MalformedReply):
-            is_there = True
-        except (ReplyTimeout, Disconnected):
-            return None
-        finally:
-            if not is_there:
-                await link.close()
-        return link
+        await link.close()
+        return None

@@ -145,7 +145,7 @@ class ModbusOptions(BaseModel):
             raise ValueError(f"{needed} is missing; {transport} needs it")
         if self.backup_port is not None and not self.backup_host:
             raise ValueError("backup_port stands without backup_host; state the backup address or remove the port")
-        if self.addresses[1:] == self.addresses[:1]:
+        if len(set(self.addresses)) < len(self.addresses):
             raise ValueError("backup_host and backup_port are the first address again; state another one")
         if self.is_rtu and self.requests_in_flight > 1:
             raise ValueError(f"requests_in_flight must be 1 with {transport}: a serial line carries one request")

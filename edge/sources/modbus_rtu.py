@@ -101,6 +101,10 @@ class Debts:
         at = self._owed.get(unit_id, {}).get(function)
         return at is not None and now - at < self.forget_s * NS_PER_S
 
+    def any(self, now: int) -> bool:
+        """Tell whether a reply of any unit may still come."""
+        return any(self.owes(unit_id, function, now) for unit_id, owed in self._owed.items() for function in owed)
+
     def other_function(self, unit_id: int, now: int) -> int | None:
         """Return a function whose reply would be unambiguous, best one that the unit is known to answer."""
         free = [function for function in _FUNCTIONS if not self.owes(unit_id, function, now)]
@@ -246,8 +250,8 @@ class RtuConnection(asyncio.Protocol):
                 self._debts.paid(unit_id, function)
             else:
                 self._came_at = self._clock().monotonic
-                # A damaged reply is a reply all the same: no other one is on its way.
-                if not asked.is_damaged:
+                # A damaged reply is a reply all the same, if no other one can have been on its way.
+                if not asked.is_damaged or self._debts.any(self._came_at):
                     self._debts.missed(unit_id, function, self._came_at)
         return reply
 

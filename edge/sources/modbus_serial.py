@@ -95,7 +95,7 @@ def open_serial(
     """Open a port and start to read. Raises Unreachable with a sentence."""
     try:
         port = serial.Serial(path, baudrate, 8, _PARITIES[parity], stopbits, timeout=0, write_timeout=0, exclusive=True)
-    except (OSError, ValueError, serial.SerialException) as error:
+    except (OSError, ValueError, termios.error) as error:
         raise Unreachable(f"{peer} cannot be opened: {_why(path, error)}") from error
     transport = SerialTransport(port, protocol, asyncio.get_running_loop())
     transport.start()
@@ -109,4 +109,6 @@ def _why(path: str, error: Exception) -> str:
         return f"no permission for {path}; the gateway's user must be in the group that owns it (often dialout)"
     if isinstance(error, serial.SerialException) and "exclusively lock" in str(error):
         return f"another program uses {path}; a port serves one"
+    if isinstance(error, termios.error):
+        return f"{path} cannot be set so: {error.args[-1]}; check baudrate, parity and stopbits"
     return str(error)

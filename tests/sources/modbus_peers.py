@@ -17,7 +17,7 @@ from pymodbus.simulator import DataType, SimData, SimDevice
 from edge.sources.modbus import ModbusOptions, ModbusSource, parse_point
 from plant.texts import Texts
 
-LIBMODBUS = Path(__file__).parents[1] / "peers" / "libmodbus" / "server.c"
+LIBMODBUS = Path(__file__).parents[1] / "peers" / "libmodbus"
 
 
 def options(port: int, **more: object) -> ModbusOptions:
@@ -150,7 +150,17 @@ async def pymodbus_server(port: int = 0):
 
 @pytest.fixture(scope="session")
 def libmodbus_binary(tmp_path_factory):
-    """Compile the libmodbus server; skip where that is impossible, except where the tests must be complete (CI)."""
+    """Compile the libmodbus TCP server; skip where that is impossible, except where the tests must be complete (CI)."""
+    return compile_libmodbus("server", tmp_path_factory)
+
+
+@pytest.fixture(scope="session")
+def libmodbus_rtu_binary(tmp_path_factory):
+    """Compile the libmodbus RTU slave, see libmodbus_binary."""
+    return compile_libmodbus("rtu_slave", tmp_path_factory)
+
+
+def compile_libmodbus(name: str, tmp_path_factory) -> Path:
     compiler = shutil.which("cc")
     have = compiler and subprocess.run(["pkg-config", "--exists", "libmodbus"], check=False).returncode == 0
     if not have:
@@ -158,11 +168,11 @@ def libmodbus_binary(tmp_path_factory):
         if os.environ.get("CI"):
             pytest.fail(f"the tests need {lacking}")
         pytest.skip(f"needs {lacking}")
-    binary = tmp_path_factory.mktemp("libmodbus") / "server"
+    binary = tmp_path_factory.mktemp("libmodbus") / name
     flags = subprocess.run(
         ["pkg-config", "--cflags", "--libs", "libmodbus"], check=True, capture_output=True, text=True
     ).stdout.split()
-    subprocess.run([compiler, "-O2", "-o", binary, LIBMODBUS, *flags], check=True)
+    subprocess.run([compiler, "-O2", "-o", binary, LIBMODBUS / f"{name}.c", *flags], check=True)
     return binary
 
 
