@@ -191,7 +191,7 @@ class App:
     def _step(self) -> Tick:
         batches, signals = self.inbox.take()
         now = clock.now()
-        tick = self.line.step(concat(batches), signals, now)
+        tick = self.line.step(concat(batches), signals, now, self.inbox.take_history())
         self.outlet.offer(tick)
         # Raw counter values are kept in the transaction of the events that were counted from them, and now and then
         # without events, so that a restart knows until when the machines were seen.

@@ -84,7 +84,8 @@ class Tick:
     """The result of one step. Immutable: every consumer gets the same object.
 
     readings: calibrated readings and virtual ones. kept: those that passed the deadband, for the ring.
-    events: in order, with ids. replies: answers to the step's commands.
+    events: in order, with ids. replies: answers to the step's commands. history: readings from before, which a device
+    recorded during a break; marked BACKFILL, to be kept, and neither live nor judged.
     """
 
     now: Instant
@@ -92,6 +93,7 @@ class Tick:
     kept: Batch
     events: tuple[Event, ...]
     replies: tuple[Reply, ...]
+    history: Batch = EMPTY
 
 
 class Outlet(Protocol):

@@ -10,6 +10,12 @@ from numpy.typing import NDArray
 GOOD: Final = 192
 UNCERTAIN: Final = 64
 BAD: Final = 0
+SEVERITY: Final = 0xC0
+"""The bits of a quality that say how good a reading is; the others mark it."""
+BACKFILL: Final = 0x01
+"""Marks a reading that came from a device's history after a break. It stands only in `Tick.history` and in the files of
+the ring: live readings never carry it, and whoever reads the ring gets the severity alone unless it asks for more.
+"""
 
 Column = NDArray[np.uint32] | NDArray[np.int64] | NDArray[np.float64] | NDArray[np.uint8]
 

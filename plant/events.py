@@ -196,11 +196,28 @@ class Gap(Event):
     count: int = -1
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Backfill(Event):
+    """The companion of a Gap: after a break the history of `device` gave `count` readings of `tags` tags from `start`
+    to `end` (ns UTC, in the device's clock). without: tags that changed meanwhile and have no history. cut: tags
+    whose history held more than is taken.
+    """
+
+    kind: ClassVar[str] = "backfill"
+    start: int
+    end: int
+    device: str
+    count: int
+    tags: int = 0
+    without: int = 0
+    cut: int = 0
+
+
 KINDS: dict[str, type[Event]] = {
     c.kind: c
     for c in (
         StateChanged, PartsProduced, PartsRejected, CounterAnomaly, OrderStarted, OrderEnded, Correction,
-        AlarmTransition, Audit, GatewayEvent, Gap,
+        AlarmTransition, Audit, GatewayEvent, Gap, Backfill,
     )
 }  # fmt: skip
 

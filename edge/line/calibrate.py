@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from plant.batch import BAD, GOOD, UNCERTAIN, Batch
+from plant.batch import BACKFILL, BAD, GOOD, UNCERTAIN, Batch
 from plant.instant import NS_PER_S, Instant
 from plant.tags import TagTable
 
@@ -57,6 +57,17 @@ class Calibration:
         quality = self._judge(tag, value, quality)
         time, quality = self._stamp(time, quality, now)
         return Batch(tag, time, value, quality)
+
+    def apply_history(self, batch: Batch) -> Batch:
+        """Calibrate readings from a device's history and mark them; their times are the device's own and stay."""
+        table = self._table
+        known = (batch.tag < table.size) & table.known[np.minimum(batch.tag, max(table.size - 1, 0))]
+        if not known.all():
+            self.counts.unknown_tag += int(np.count_nonzero(~known))
+            batch = batch.select(known)
+        value = batch.value * table.scale[batch.tag] + table.offset[batch.tag]
+        quality = self._judge(batch.tag, value, batch.quality)
+        return Batch(batch.tag, batch.time, value, quality | np.uint8(BACKFILL))
 
     def _judge(self, tag: np.ndarray, value: np.ndarray, quality: np.ndarray) -> np.ndarray:
         finite = np.isfinite(value)

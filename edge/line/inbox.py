@@ -4,10 +4,13 @@ import asyncio
 from collections import deque
 
 from edge.tick import Signal
-from plant.batch import Batch
+from plant.batch import EMPTY, Batch
 
 SIGNALS_MAX = 10_000
 """More unprocessed signals than this means that the line stands still; then the oldest are dropped and counted."""
+
+HISTORY_MAX = 4
+"""Batches of history that wait; sources make them of at most some thousand readings."""
 
 
 class Inbox:
@@ -20,9 +23,11 @@ class Inbox:
         self.signals_dropped = 0
         self._batches: list[Batch] = []
         self._signals: deque[Signal] = deque(maxlen=SIGNALS_MAX)
+        self._history: deque[Batch] = deque()
         self._arrived = asyncio.Event()
         self._room = asyncio.Event()
         self._room.set()
+        self._history_room = asyncio.Event()
 
     async def put(self, batch: Batch) -> None:
         """Add a batch; waits until there is room. A batch larger than the inbox is taken when the inbox is empty."""
@@ -36,6 +41,24 @@ class Inbox:
         self._batches.append(batch)
         self.rows += n
         self._arrived.set()
+
+    async def history(self, batch: Batch) -> None:
+        """Add readings from a device's history; waits while others wait, so that live readings come first."""
+        while len(self._history) >= HISTORY_MAX:
+            self._history_room.clear()
+            await self._history_room.wait()
+        self._history.append(batch)
+        self._arrived.set()
+
+    def take_history(self) -> Batch:
+        """Take the next batch of history: one per step."""
+        self._history_room.set()
+        if not self._history:
+            return EMPTY
+        batch = self._history.popleft()
+        if self._history:
+            self._arrived.set()
+        return batch
 
     def signal(self, signal: Signal) -> None:
         """Add a command, a condition or an event; never waits."""

@@ -64,10 +64,12 @@ class Line:
         self.deadband.use(table)
         self.liveness.use(table)
 
-    def step(self, readings: Batch, signals: Sequence[Signal], now: Instant) -> Tick:
+    def step(self, readings: Batch, signals: Sequence[Signal], now: Instant, history: Batch = EMPTY) -> Tick:
         """Take all that has arrived and return what follows from it.
 
         readings: raw rows of any number of sources, in order of arrival per tag; may be empty (a timer tick).
+        history: what a device recorded during a break. It is calibrated, marked and handed on; nothing is derived from
+        it, it judges nothing and is no sign of life.
         """
         self.steps += 1
         self.readings += len(readings)
@@ -86,7 +88,8 @@ class Line:
         for condition in self.liveness.look(now):
             events.extend(self._alarms.condition(condition, now))
         events.extend(self._alarms.evaluate(batch, now))
-        return Tick(now, batch, self.deadband.apply(batch), tuple(events), tuple(replies))
+        past = self.calibration.apply_history(history) if len(history) else EMPTY
+        return Tick(now, batch, self.deadband.apply(batch), tuple(events), tuple(replies), past)
 
     def _take(self, signal: Signal, now: Instant, events: list[Event], replies: list[Reply]) -> None:
         match signal:

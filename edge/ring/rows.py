@@ -10,7 +10,7 @@ import numpy as np
 from edge.ring.names import Text, text_columns
 from edge.ring.segment import Segment
 from edge.ring.views import load
-from plant.batch import Batch
+from plant.batch import SEVERITY, Batch
 
 Counts = dict[str, Any]
 """Columns of the table `counts`: since (datetime64[us]), tag, received, kept, bad, dropped (uint32)."""
@@ -52,12 +52,15 @@ def insert(
 
 
 def read(connection: duckdb.DuckDBPyConnection, segment: Segment, start: int, end: int) -> Batch:
-    """Return the rows start..end-1 of a file, counted from its first. Raises duckdb.Error."""
+    """Return the rows start..end-1 of a file, counted from its first. Raises duckdb.Error.
+
+    Marks of the quality are left out, so that it compares with GOOD, UNCERTAIN and BAD.
+    """
     columns = connection.execute(_ROWS.format(alias=segment.alias, start=start, end=end)).fetchnumpy()
     return Batch(
         np.asarray(columns["tag"], np.uint32),
         np.asarray(columns["time"], np.int64) * 1000,
         # NaN stands as NULL in the files: SQL then leaves a BAD reading out of a mean instead of spoiling it.
         np.ma.filled(columns["value"].astype(np.float64, copy=False), np.nan),
-        np.asarray(columns["quality"], np.uint8),
+        np.asarray(columns["quality"], np.uint8) & np.uint8(SEVERITY),
     )

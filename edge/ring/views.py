@@ -9,6 +9,7 @@ from typing import Any, Final
 import duckdb
 
 from edge.ring.segment import Segment
+from plant.batch import BACKFILL, SEVERITY, UNCERTAIN
 
 KPIS: Final = (
     "oee", "availability", "performance", "quality", "nee", "teep", "utilisation", "produced", "rejected",
@@ -44,18 +45,24 @@ LEDGER: Final = """
 CREATE OR REPLACE {scope} VIEW ledger AS
 SELECT since, since + INTERVAL {minutes} MINUTE AS until, t.tag, t.device, '' AS reason,
        sum(received)::BIGINT AS received, sum(kept)::BIGINT AS kept,
-       sum(received - kept - dropped)::BIGINT AS suppressed, sum(bad)::BIGINT AS bad, sum(dropped)::BIGINT AS dropped
+       sum(received - kept - dropped)::BIGINT AS suppressed, sum(bad)::BIGINT AS bad, sum(dropped)::BIGINT AS dropped,
+       NULL::BIGINT AS backfilled
 FROM counts JOIN tags t ON t.index = counts.tag
 GROUP BY since, t.tag, t.device
 UNION ALL
 SELECT make_timestamp((body->>'$.start')::BIGINT // 1000), make_timestamp((body->>'$.end')::BIGINT // 1000),
        body->>'$.tag', body->>'$.device', body->>'$.reason',
-       NULL, NULL, NULL, NULL, nullif((body->>'$.count')::BIGINT, -1)
+       NULL, NULL, NULL, NULL, nullif((body->>'$.count')::BIGINT, -1), NULL
 FROM events WHERE kind = 'gap' AND json_valid(body)
+UNION ALL
+SELECT make_timestamp((body->>'$.start')::BIGINT // 1000), make_timestamp((body->>'$.end')::BIGINT // 1000),
+       '', body->>'$.device', 'backfill', NULL, NULL, NULL, NULL, NULL, (body->>'$.count')::BIGINT
+FROM events WHERE kind = 'backfill' AND json_valid(body)
 """
 _READINGS: Final = """
 CREATE OR REPLACE VIEW readings AS
-SELECT r.seq, r.time, t.tag, r.value, x.text, r.quality, t.unit, t.asset
+SELECT r.seq, r.time, t.tag, r.value, x.text, r.quality & {severity} AS quality, t.unit, t.asset,
+       r.quality & {backfill} <> 0 AS backfilled
 FROM ({rows}) r JOIN tags t ON t.index = r.tag LEFT JOIN texts x ON x.tag = r.tag AND x.code = r.value
 """
 _ROWS: Final = "SELECT {first} + rowid AS seq, time, tag, value, quality FROM {alias}.readings"
@@ -67,7 +74,7 @@ SELECT time, machine, asset, {filled} FROM (
         SELECT r.time, regexp_replace(t.tag, '\\.[^.]*$', '') AS machine, t.asset,
                split_part(t.tag, '.', -1) AS kpi, r.value
         FROM ({rows}) r JOIN tags t ON t.index = r.tag
-        WHERE t.virtual AND split_part(t.tag, '.', -1) IN ({kpis}) AND r.quality > 0)
+        WHERE t.virtual AND split_part(t.tag, '.', -1) IN ({kpis}) AND r.quality >= {uncertain})
     GROUP BY time, machine, asset)
 """
 _PIVOTED: Final = "max(value) FILTER (kpi = '{kpi}') AS {kpi}"
@@ -86,10 +93,11 @@ def create_views(connection: duckdb.DuckDBPyConnection, segments: Sequence[Segme
     counts = " UNION ALL ".join(_COUNTS.format(alias=s.alias) for s in segments)
     connection.begin()
     try:
-        connection.execute(_READINGS.format(rows=rows))
+        connection.execute(_READINGS.format(rows=rows, severity=SEVERITY, backfill=BACKFILL))
         connection.execute(f"CREATE OR REPLACE VIEW counts AS {counts}")
         connection.execute(
             _OEE.format(
+                uncertain=UNCERTAIN,
                 rows=rows,
                 kpis=", ".join(f"'{kpi}'" for kpi in KPIS),
                 pivoted=", ".join(_PIVOTED.format(kpi=kpi) for kpi in KPIS),

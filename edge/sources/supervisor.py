@@ -9,7 +9,7 @@ connections and says nothing does not flap.
 import asyncio
 import contextlib
 import random
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Final
@@ -18,11 +18,11 @@ import structlog
 
 from edge import clock as edge_clock
 from edge.errors import Disconnected, Refused, Unreachable
-from edge.sources import Source
+from edge.sources import Filled, Historian, Source
 from edge.sources.clock_watch import FLOOR_NS, ClockWatch, Verdict
 from edge.tick import Condition, Occurred, Signal
 from plant.batch import Batch, bad
-from plant.events import EventIds, Gap
+from plant.events import Backfill, EventIds, Gap
 from plant.instant import NS_PER_S, Instant
 
 CLOSE_S_MAX: Final = 5.0
@@ -71,7 +71,8 @@ class Status:
 class Supervisor:
     """Runs one source for ever.
 
-    tags: index -> name of every tag of the source. put: takes a batch, waits while the line is full. signal: takes a
+    tags: index -> name of every tag of the source. put: takes a batch, waits while the line is full; put_history: the
+    same for what the device recorded during a break, None = it is not asked for. signal: takes a
     condition or an event, returns at once. deadline_s: a read that has not returned by then hangs;
     connect_deadline_s: so does a connect. lost_reason: what the ledger calls
     readings that the source counts as lost. An empty batch is a sign of life like any other.
@@ -83,6 +84,7 @@ class Supervisor:
         *,
         tags: Mapping[int, str],
         put: Callable[[Batch], Awaitable[None]],
+        put_history: Callable[[Batch], Awaitable[None]] | None = None,
         signal: Callable[[Signal], None],
         asset: str = "",
         deadline_s: float | None = 60.0,
@@ -95,6 +97,7 @@ class Supervisor:
         self._source = source
         self._tags = tags
         self._put = put
+        self._put_history = put_history
         self._signal = signal
         self._asset = asset
         self._deadline_s = deadline_s
@@ -127,7 +130,7 @@ class Supervisor:
         return Status(
             state=self._state,
             since=self._since,
-            sentence=self._sentence,
+            sentence=self._sentence or str(getattr(self._source, "recovery", "")),
             readings=self._readings,
             lost=self._source.lost,
             reconnects=self._reconnects,
@@ -172,6 +175,51 @@ class Supervisor:
                 f"device {self._source.name} did not connect in {self._connect_deadline_s:g} s"
             ) from error
         self._clock_watch.restart()
+        async with self._filling():
+            await self._listen()
+
+    @contextlib.asynccontextmanager
+    async def _filling(self) -> AsyncIterator[None]:
+        """Fetch in the background what the device recorded while nobody listened."""
+        if self._put_history is None or not isinstance(self._source, Historian):
+            yield
+            return
+        filling = asyncio.create_task(self._fill(self._source, self._put_history), name=f"history {self._source.name}")
+        try:
+            yield
+        finally:
+            filling.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await filling
+
+    async def _fill(self, source: Historian, put: Callable[[Batch], Awaitable[None]]) -> None:
+        with contextlib.suppress(Disconnected):  # whoever reads finds out as well, and tells
+            async with contextlib.aclosing(source.history()) as parts:
+                async for part in parts:
+                    if isinstance(part, Filled):
+                        self._tell_filled(part)
+                    else:
+                        await put(part)
+
+    def _tell_filled(self, filled: Filled) -> None:
+        name = self._source.name
+        event = Backfill(
+            id=self._ids(),
+            time=self._clock().utc,
+            asset=self._asset,
+            start=filled.start,
+            end=filled.end,
+            device=name,
+            count=filled.count,
+            tags=filled.tags,
+            without=filled.without,
+            cut=filled.cut,
+        )
+        log.info("history read", device=name, readings=filled.count, tags=filled.tags, without_history=filled.without)
+        self._signal(Occurred(event=event))
+
+    async def _listen(self) -> None:
+        """Read until it fails. Raises Disconnected."""
         while True:
             try:
                 async with asyncio.timeout(self._deadline_s) as limit:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from edge.store.counts import BAD, DROPPED, KEPT, RECEIVED, Counts
 from edge.tick import Tick
-from plant.batch import UNCERTAIN, Batch
+from plant.batch import EMPTY, UNCERTAIN, Batch
 from plant.events import Event
 
 EVENTS_MAX: Final = 100_000
@@ -29,16 +29,25 @@ Text = tuple[int, int, str]
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """The readings of one tick. at: ns UTC of the step. tags, quality: of all that was received, for the ledger."""
+    """The readings of one tick. at: ns UTC of the step. tags, quality: of all that was received, for the ledger.
+
+    history: readings from before, which are stored and not counted as received: their own event tells of them.
+    """
 
     at: int
     kept: Batch
     tags: NDArray[np.uint32]
     quality: NDArray[np.uint8]
+    history: Batch = EMPTY
+
+    @property
+    def rows(self) -> int:
+        """Readings to store."""
+        return len(self.kept) + len(self.history)
 
     @property
     def size(self) -> int:
-        return len(self.kept) * KEPT_ROW_BYTES + len(self.tags) * COUNTED_ROW_BYTES
+        return self.rows * KEPT_ROW_BYTES + len(self.tags) * COUNTED_ROW_BYTES
 
     def count(self, counts: Counts, outcome: int) -> None:
         """Enter the tick into the ledger; outcome: KEPT or DROPPED."""
@@ -90,7 +99,7 @@ class Intake:
 
     def offer(self, tick: Tick, texts: Sequence[Text], state: Mapping[str, Any]) -> bool:
         """Take a tick; return whether there was anything in it. Never blocks for longer than a few appends."""
-        readings = len(tick.readings) or len(tick.kept)
+        readings = len(tick.readings) or len(tick.kept) or len(tick.history)
         if not (readings or tick.events or texts or state):
             return False
         with self._lock:
@@ -100,7 +109,7 @@ class Intake:
             self._texts.extend(texts)
             self._state.update(state)
             if readings:
-                entry = Entry(tick.now.utc, tick.kept, tick.readings.tag, tick.readings.quality)
+                entry = Entry(tick.now.utc, tick.kept, tick.readings.tag, tick.readings.quality, tick.history)
                 self._entries.append(entry)
                 self._size += entry.size
                 self._drop()
@@ -117,7 +126,7 @@ class Intake:
             rows = 0
             while readings and self._entries and rows < GROUP_ROWS_MAX:
                 entry = self._entries.popleft()
-                rows += len(entry.kept)
+                rows += entry.rows
                 group.entries.append(entry)
             self._in_hand = sum(entry.size for entry in group.entries)
             self._size -= self._in_hand
@@ -165,9 +174,9 @@ class Intake:
             entry = self._entries.popleft()
             self._size -= entry.size
             entry.count(self.counts, DROPPED)
-            self.dropped += len(entry.kept)
-            if len(entry.kept):
-                self._lose(self.reason, entry.at, len(entry.kept))
+            self.dropped += entry.rows
+            if entry.rows:
+                self._lose(self.reason, entry.at, entry.rows)
 
     def _lose(self, reason: str, at: int, count: int) -> None:
         loss = self._losses.get(reason)

@@ -129,7 +129,7 @@ class Writer:
         counts = self._counts.take(now.utc, everything=last)
         if not group.entries and counts is None and not group.texts:
             return 0
-        batch = concat([entry.kept for entry in group.entries])
+        batch = concat([part for entry in group.entries for part in (entry.kept, entry.history) if len(part)])
         target = -1
         for step in range(STEPS_MAX):
             try:

@@ -17,6 +17,7 @@ from plant.events import (
     KINDS,
     AlarmTransition,
     Audit,
+    Backfill,
     Correction,
     CounterAnomaly,
     DowntimeReason,
@@ -75,6 +76,7 @@ def one_of_each() -> list[Event]:
         Audit(id="9", **at, user="anna", action="shelve", outcome="ok"),
         GatewayEvent(id="10", **at, action="started"),
         Gap(id="11", **at, start=0, end=1, reason="disconnected", device="press"),
+        Backfill(id="12", **at, start=0, end=1, device="press", count=7, tags=2, without=1),
     ]  # fmt: skip
 
 

@@ -11,6 +11,7 @@ from edge.journal import Journal, JournalError, JournalOptions
 from plant.events import (
     AlarmTransition,
     Audit,
+    Backfill,
     Correction,
     Gap,
     GatewayEvent,
@@ -47,6 +48,7 @@ EVENTS = [
     OrderStarted(id="o", time=3, asset="a/l/c", order="4711", product="bolt"), alarm(7, "hot"),
     Correction(id="c", time=4, asset="a/l/c", start=1, end=2, user="mia", why="typo", state=MachineState.SETUP),
     Gap(id="g", time=5, asset="", start=1, end=2, reason="disk_full", count=9),
+    Backfill(id="b", time=6, asset="", start=1, end=2, device="plc", count=9, tags=2),
     Audit(id="u", time=6, asset="", user="mia", action="shelve", outcome="ok", detail={"a": [1, {"b": None}]}),
 ]  # fmt: skip
 

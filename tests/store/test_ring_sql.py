@@ -32,7 +32,7 @@ def ask(ring, sql, rows_max=100, timeout_s=20.0):
 def test_readings_have_names_and_texts_over_all_files(ring):
     assert len(ring.segments) == 3
     answer = ask(ring, "SELECT * FROM readings WHERE seq = 13")
-    assert answer.columns == ["seq", "time", "tag", "value", "text", "quality", "unit", "asset"]
+    assert answer.columns == ["seq", "time", "tag", "value", "text", "quality", "unit", "asset", "backfilled"]
     assert answer.types[1] == "TIMESTAMP"
     row = dict(zip(answer.columns, answer.rows[0], strict=True))
     assert row["time"].isoformat() == "2027-01-15T08:00:00.013000"
