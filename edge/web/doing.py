@@ -130,9 +130,8 @@ class PageFace:
         if not covers(session.role, needed):
             self.trail.refused(session.user, wish.name, "forbidden", needed=needed)
             return failure(f"This needs the role {needed}; you are {session.role}.", 403)
-        command = Command(
-            id=uuid.uuid4().hex, name=wish.name, user=session.user, origin="page", arguments=wish.arguments
-        )
+        arguments = _exact(wish.arguments)
+        command = Command(id=uuid.uuid4().hex, name=wish.name, user=session.user, origin="page", arguments=arguments)
         try:
             reply = await asyncio.wait_for(self.gateway.command(command), COMMAND_TIMEOUT_S)
         except (AndonError, TimeoutError) as error:
@@ -151,6 +150,12 @@ class PageFace:
         finally:
             self.trail.did(session.user, "sql", outcome, statement=statement or body[:500].decode("utf-8", "replace"))
         return response
+
+
+def _exact(arguments: dict[str, Any]) -> dict[str, Any]:
+    """Return arguments with times that came as digits (ns UTC, see `ReadFace.states`) as numbers."""
+    times = {name: arguments[name] for name in ("start", "end") if isinstance(arguments.get(name), str)}
+    return arguments | {name: int(text) for name, text in times.items() if len(text) <= 19 and text.isdecimal()}
 
 
 def _told(arguments: dict[str, Any]) -> dict[str, object]:

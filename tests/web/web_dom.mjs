@@ -22,6 +22,8 @@ export class Node {
   get nextElementSibling() { return this.parent.children[this.parent.children.indexOf(this) + 1] ?? null; }
   get options() { return this.children; }
   get textContent() { return this.children.length ? this.children.map((c) => c.textContent).join(" ") : this.text; }
+  set title(text) { this.attributes.title = text; }
+  get title() { return this.attributes.title; }
   set textContent(text) {
     if (typeof text !== "string") throw new TypeError(`textContent of <${this.tag}> set to ${text}`);
     if (this.children.length) throw new TypeError(`text would wipe the children of <${this.tag}>`);
@@ -43,6 +45,15 @@ export class Node {
     this.children.splice(before ? this.children.indexOf(before) : this.children.length, 0, node);
     return node;
   }
+  get className() { return this.attributes.class ?? ""; }
+  set className(name) { this.attributes.class = name; }
+  get classList() { return { contains: (name) => this.className.split(" ").includes(name) }; }
+  get clientWidth() { return 600; }
+  contains(node) { return node === this || [...this.all()].includes(node); }
+  focus() { this.focused = true; }
+  showModal() { this.open = true; }
+  close() { this.open = false; }
+  click() { this.listeners.click?.({}); this.onclick?.({}); }
   replaceChildren(...nodes) {
     this.children = [];
     nodes.forEach((node) => this.appendChild(node));

@@ -5,6 +5,7 @@ Run as a program it serves the page with a plant that moves, to look at: `python
 
 import asyncio
 import math
+import re
 import sys
 import tempfile
 import time
@@ -17,6 +18,7 @@ from edge.tick import Command, Reply
 from edge.view import AlarmView, BrokerView, DeviceView, MachineView, RingView, Snapshot, TagView
 from edge.web.gateway import STEP_BOUNDS_S, Durations, QueryResult, Reloaded, Span, StateHistory, Stats
 from edge.web.options import WebOptions
+from edge.web.roles import Role
 from edge.web.server import Web
 
 S = 1_000_000_000
@@ -116,8 +118,16 @@ def plain(now=NOW):
 def day(name, now=NOW, hours=0):
     """The states of a shift: runs, short stops, a break, long stops with and without a reason."""
     start, spans, at = now - (hours * 3600 or 9000) * S, [], now - (hours * 3600 or 9000) * S
-    recipe = [("running", None, 40), ("down", None, 3), ("running", None, 20), ("idle", "no_material", 6),
-              ("running", None, 31), ("down", "breakdown", 12), ("setup", "changeover", 9), ("unknown", None, 4)]
+    recipe = [
+        ("running", None, 40),
+        ("down", None, 3),
+        ("running", None, 20),
+        ("idle", "no_material", 6),
+        ("running", None, 31),
+        ("down", "breakdown", 12),
+        ("setup", "changeover", 9),
+        ("unknown", None, 4),
+    ]
     turn = sum(name.encode())
     while at < now:
         state, reason, minutes = recipe[turn % len(recipe)]
@@ -218,6 +228,25 @@ class MovingGateway(PlainGateway):
         self.beat += 1
         return plain(time.time_ns()) if self.small else plant(time.time_ns(), self.beat)
 
+    def trend_rows(self, sql):
+        """Waves with some noise, and a hole in each."""
+        names = re.findall(r"'([^']+)'", re.search(r"IN \((.*?)\)", sql)[1])
+        start, bucket = (int(n) for n in re.search(r"- (\d+)\) // (\d+)", sql).groups())
+        end = int(re.search(r"time < make_timestamp\((\d+)\)", sql)[1])
+        now, rows = time.time_ns() // 1000, []
+        for k, name in enumerate(names):
+            for i in range(-1, (end - start) // bucket):
+                at = start + i * bucket
+                if at > now:
+                    break
+                value = 0.8 - 0.1 * k + 0.12 * math.sin(at / 1e8 + k) + 0.02 * math.sin(at / 3e6)
+                bad = 120 < i % 400 < 135
+                rows.append((name, i, value - 0.02, value + 0.02, None if bad else value, 0 if bad else 192, at))
+        return rows
+
+    async def states(self, machine, hours):
+        return day(machine, time.time_ns(), hours)
+
     def tags(self, offset, limit, search):
         views = [
             msgspec.structs.replace(t, value=t.value + math.sin(self.beat / 9), age_s=0.4) for t in self.tag_views
@@ -239,7 +268,9 @@ async def main():
     directory = Path(tempfile.mkdtemp())
     web = Web(MovingGateway(directory, "small" in sys.argv), WebOptions(port=int(sys.argv[1])), directory)
     web.open()
-    print(web.url, directory, flush=True)
+    for name, role in (("maria", "operator"), ("erik", "engineer")):
+        web.gate.users.add(name, Role(role), "to look at the page", time.time_ns())
+    print(web.url, directory, "users maria and erik, password: to look at the page", flush=True)
     try:
         await web.run()
     finally:

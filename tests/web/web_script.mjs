@@ -8,7 +8,7 @@ import { pathToFileURL } from "node:url";
 import { Node, parse } from "./web_dom.mjs";
 
 const [folder, snapshots] = process.argv.slice(2);
-const { plant, plain, now } = JSON.parse(readFileSync(snapshots, "utf8"));
+const { plant, plain, now, day } = JSON.parse(readFileSync(snapshots, "utf8"));
 const module = (name) => import(pathToFileURL(`${folder}/${name}`).href);
 const format = await module("format.js");
 const { Series } = await module("trend.js");
@@ -24,8 +24,34 @@ const streams = [];
 let clock = 1_000_000;
 let tagPage = { offset: 0, tags: [], more: false };
 const asked = [];
+const charts = [];
+const trends = [];
+const touches = [];
+const sent = [];
+const nobody = { user: "", role: "viewer", token: "", commands: [], look: true, login: "open", sentence: "", notice: "" };
+const maria = { ...nobody, user: "maria", role: "operator", token: "t0ken", commands: ["acknowledge", "correct", "set_state", "shelve", "reset"] };
+let session = nobody;
+let reply = { ok: true, code: "ok", message: "" };
+let refusal = null;
+let trend = { start: 0, end: 3000, bucket_ms: 1000, lines: [] };
 
-globalThis.document = { getElementById: $, createElement: (tag) => new Node(tag), body, hidden: false, title: "" };
+globalThis.document = {
+  getElementById: $, createElement: (tag) => new Node(tag), body, hidden: false, title: "", activeElement: null,
+  documentElement: body, addEventListener: (name, work) => touches.push(work),
+};
+globalThis.getComputedStyle = () => ({ getPropertyValue: (name) => `var(${name})` });
+globalThis.ResizeObserver = class {
+  observe() {}
+};
+globalThis.uPlot = class {
+  constructor(options, data, node) {
+    Object.assign(this, { options, data, node });
+    charts.push(this);
+  }
+  setData(data) { this.data = data; }
+  setSize() {}
+  destroy() { this.gone = true; }
+};
 globalThis.Option = class extends Node {
   constructor(text, value) {
     super("option");
@@ -41,16 +67,35 @@ globalThis.EventSource = class {
     streams.push(this);
   }
 };
-globalThis.fetch = async (address) => {
+const json = (status, value) => ({ ok: status < 300, status, json: async () => JSON.parse(JSON.stringify(value)) });
+globalThis.fetch = async (address, options = {}) => {
+  if (options.method === "POST") {
+    const body = JSON.parse(options.body);
+    sent.push([address, body, options.headers["X-Andon-Token"]]);
+    if (refusal) return refusal;
+    if (address === "/api/login") session = maria;
+    return json(200, address === "/api/login" ? { user: "maria", role: "operator" } : reply);
+  }
+  if (address === "/api/session") return json(200, session);
+  if (address.startsWith("/api/states")) return json(200, { ...day, machine: new URLSearchParams(address.slice(12)).get("machine") });
+  if (address.startsWith("/api/trend")) {
+    const tags = new URLSearchParams(address.slice(11)).getAll("tag");
+    trends.push(address);
+    return json(200, { ...trend, lines: tags.map((tag) => ({ tag, low: [1, null, 3], high: [2, null, 4], last: [1.5, null, 3.5] })) });
+  }
   asked.push(address);
-  return { ok: true, json: async () => tagPage };
+  return json(200, tagPage);
 };
 globalThis.setInterval = (work) => timers.push(work);
+globalThis.setTimeout = () => 0;
+globalThis.clearTimeout = () => {};
 Date.now = () => clock;
 
 await module("page.js");
 const hear = (snapshot) => streams[0].onmessage({ data: JSON.stringify(snapshot) });
-const settle = () => new Promise((done) => setImmediate(done));
+const settle = async () => {
+  for (let i = 0; i < 12; i += 1) await new Promise((done) => setImmediate(done));
+};
 const second = () => timers.forEach((work) => work());
 
 test("before the first word the page says that it waits", () => {
@@ -140,15 +185,134 @@ test("the search asks from the start, the next page from where the last one ende
   await settle();
 });
 
-test("a chosen tag becomes the trend", async () => {
-  tagPage = { offset: 0, more: false, tags: [{ name: "a.b", unit: "", value: 5, quality: 192, time: 1, age_s: 2, device: "" }] };
+test("a chosen tag joins the trend, holes stay holes", async () => {
+  assert.match(trends[0], /tag=cnc\.oee&tag=press\.oee&tag=strip\.oee/);
+  tagPage = { offset: 0, more: false, tags: [{ name: "a.b", unit: "mm", value: 5, quality: 192, time: 1, age_s: 2, device: "" }] };
   second();
   await settle();
   $("tags").children[0].querySelectorAll("[data-field]").find((n) => n.dataset.field === "trend").onclick();
   await settle();
-  assert.equal($("trend-choice").value, "a.b");
-  assert.equal($("trend-now").textContent, "now 5");
-  assert.match($("trend-line").attributes.d, /^M0\.0 /);
+  assert.match(trends.at(-1), /tag=a\.b/);
+  const chart = charts.at(-1);
+  assert.equal(chart.data.length, 1 + 3 * 4);
+  assert.deepEqual(chart.data[12], [1.5, null, 3.5]);
+  assert.match($("trend-tags").children[3].textContent, /a\.b 3\.5 mm/);
+  $("trend-tags").children[0].querySelector("button").onclick();
+  await settle();
+  assert.equal(charts.at(-1).data.length, 1 + 3 * 3);
+  assert.ok(chart.gone);
+});
+
+test("an answer continues the one before and lets go of what is too old", async () => {
+  const { continued } = await module("trends.js");
+  const line = (...last) => [{ tag: "a", low: last, high: last, last }];
+  const old = { start: 0, end: 3000, bucket_ms: 1000, lines: line(1, 2, 3) };
+  const joined = continued(old, { start: 2000, end: 5000, bucket_ms: 1000, lines: line(30, 4, 5) }, 4000);
+  assert.deepEqual(joined, { start: 1000, end: 5000, bucket_ms: 1000, lines: line(2, 30, 4, 5) });
+  const later = { start: 9000, end: 10000, bucket_ms: 1000, lines: line(9) };
+  assert.equal(continued(old, later, 4000), later);
+});
+
+test("who is not logged in is asked to, and then what he wanted happens", async () => {
+  hear(plant);
+  const [first] = $("alarms").children;
+  assert.equal($("alarms-hint").hidden, false);
+  first.fields.acknowledge.onclick();
+  assert.equal($("login").open, true);
+  assert.equal(sent.length, 0);
+  $("login-name").value = "maria";
+  $("login-password").value = "a very fine password";
+  $("login-form").listeners.submit({ preventDefault() {} });
+  await settle();
+  assert.equal($("login").open, false);
+  assert.equal($("login-password").value, "");
+  assert.equal($("user").textContent, "maria, operator");
+  assert.deepEqual(sent.at(-1), [
+    "/api/command", { name: "acknowledge", arguments: { alarm: "press.bearing_hot", occurrence: "press.bearing_hot-1" } }, "t0ken",
+  ]);
+  assert.equal($("told").dataset.ok, "true");
+  assert.equal($("alarms-hint").hidden, true);
+  assert.equal($("sql").hidden, true);
+});
+
+test("a refused command is told in the gateway's words", async () => {
+  reply = { ok: false, code: "stale_occurrence", message: "alarm press.bearing_hot has come again since" };
+  $("alarms").children[0].fields.acknowledge.onclick();
+  await settle();
+  assert.equal($("told").textContent, reply.message);
+  assert.equal($("told").dataset.ok, "false");
+  reply = { ok: true, code: "ok", message: "" };
+});
+
+test("shelving wants a reason and a time", async () => {
+  const row = $("alarms").children.find((node) => !node.fields.shelve.hidden);
+  row.fields.shelve.onclick();
+  assert.equal($("shelve").open, true);
+  const before = sent.length;
+  const hour = $("shelve-choices").querySelectorAll("[data-duration]").find((node) => node.dataset.duration === "3600");
+  hour.click();
+  assert.equal(sent.length, before);
+  assert.match($("shelve-error").textContent, /Say why/);
+  $("shelve-reason").value = " sensor is faulty ";
+  hour.click();
+  await settle();
+  assert.deepEqual(sent.at(-1)[1].arguments, { alarm: row.dataset.key, reason: "sensor is faulty", duration_s: 3600 });
+});
+
+test("a stop gets its reason in two taps, to the nanosecond", async () => {
+  assert.equal($("histories").children.length, plant.machines.length + 1);
+  const stop = $("stops").children.find((node) => /down: no reason yet/.test(node.textContent));
+  assert.match(stop.textContent, /why\?/);
+  stop.onclick();
+  assert.equal($("reason").open, true);
+  $("reasons").children.find((node) => node.dataset.reason === "no_material").onclick();
+  await settle();
+  const [path, body] = sent.at(-1);
+  assert.equal(path, "/api/command");
+  assert.equal(body.name, "correct");
+  assert.deepEqual([body.arguments.state, body.arguments.reason], ["down", "no_material"]);
+  assert.match(body.arguments.start, /^\d{19}$/);
+  const piece = day.spans.find((one) => one.exact[0] === body.arguments.start);
+  assert.equal(body.arguments.end, piece.exact[1]);
+  assert.equal($("reason").open, false);
+});
+
+test("an open stop takes its reason from its start, unknown time also a state, another's word is replaced knowingly", async () => {
+  const { reasonCommand, rankStops, thin } = await module("states.js");
+  const history = { asset: "x/cnc" };
+  const piece = { start: 0, end: 1, state: "idle", reason: null, by: "", open: true, exact: ["0", "1"] };
+  assert.deepEqual(reasonCommand(history, piece, "no_material"), ["set_state", { asset: "x/cnc", reason: "no_material" }]);
+  const unknown = reasonCommand(history, { ...piece, state: "unknown", open: false, by: "erik" }, "changeover")[1];
+  assert.deepEqual([unknown.state, unknown.replace, unknown.start], ["setup", true, "0"]);
+  const order = rankStops([{ piece: { start: 1, reason: "breakdown" } }, { piece: { start: 2 } }, { piece: { start: 3 } }, { piece: { start: 0, open: true } }]);
+  assert.deepEqual(order.map((one) => one.piece.start), [0, 3, 2, 1]);
+  const many = Array.from({ length: 900 }, (_, i) => ({ start: i * 1e9, end: (i + 1 + (i % 7 === 0)) * 1e9 }));
+  assert.ok(thin(many, 300).length <= 300);
+});
+
+test("touching the page keeps the login, doing nothing does not", async () => {
+  const before = sent.length;
+  second();
+  await settle();
+  assert.equal(sent.length, before);
+  clock += 120_000;
+  touches[0]();
+  touches[0]();
+  await settle();
+  assert.deepEqual(sent.slice(before).map(([path]) => path), ["/api/stay"]);
+});
+
+test("the end of a login is told and takes the buttons' power", async () => {
+  session = nobody;
+  refusal = json(401, { error: "Log in first" });
+  $("alarms").children[0].fields.acknowledge.onclick();
+  await settle();
+  refusal = null;
+  assert.equal($("user").textContent, "");
+  const before = sent.length;
+  $("alarms").children[0].fields.acknowledge.onclick();
+  assert.equal($("login").open, true);
+  assert.equal(sent.length, before);
 });
 
 test("figures are short and honest", () => {
@@ -157,6 +321,16 @@ test("figures are short and honest", () => {
   assert.deepEqual([59.9, 61, 7260, 180000, -5].map(format.span), ["59 s", "1 min 1 s", "2 h 1 min", "2 d 2 h", "0 s"]);
   assert.deepEqual([999, 1500, 2e9, 5e13].map(format.size), ["999 B", "1.5 kB", "2.0 GB", "50.0 TB"]);
   assert.deepEqual([192, 64, 0].map(format.quality), ["good", "uncertain", "bad"]);
+});
+
+test("doubtful figures say so", () => {
+  hear({ ...plant, machines: [{ ...plant.machines[0], uncertain: true, unknown_s: 700 }] });
+  const [card] = $("machines").children;
+  assert.match(card.field("oee"), /^~\d+ %$/);
+  assert.match(card.field("doubt"), /11 min 40 s of it are unknown/);
+  assert.equal(card.fields.doubt.hidden, false);
+  hear(plant);
+  assert.equal($("machines").children[0].fields.doubt.hidden, true);
 });
 
 test("the verdict says what the snapshot says", () => {

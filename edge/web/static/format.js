@@ -101,6 +101,13 @@ export function topLosses(machine, countMax) {
   return lines.length ? lines : ["none so far"];
 }
 
+// Why a machine's figures are not to be acted on yet, in words.
+export function doubt(machine) {
+  if (machine.oee === null) return "There is no figure yet: nothing is known of this shift.";
+  const known = Math.max(0, machine.unknown_s) > 0 ? ` ${span(machine.unknown_s)} of it are unknown.` : "";
+  return `~ Uncertain: too little of this shift has been observed to judge it.${known}`;
+}
+
 function lossLine(loss) {
   const line = [loss.minutes >= 10 ? `${Math.round(loss.minutes)} min` : `${loss.minutes.toFixed(1)} min`];
   if (loss.parts) line.push(`${count(Math.round(loss.parts))} parts`);

@@ -1,60 +1,26 @@
-// The page: listens to the stream and shows what it says. All text goes in through textContent.
+// The page: listens to the stream and shows what it says. What a person does is in the modules beside this one.
 
-import {
-  alarmState, clockTime, count, DASH, figure, percent, quality, rankAlarms, shortTime, since, size, span, topLosses,
-  verdict, words,
-} from "./format.js";
+import { showAlarms, startAlarms } from "./alarms.js";
+import { $, lines, list, put } from "./dom.js";
+import { clockTime, count, DASH, doubt, percent, shortTime, since, size, span, topLosses, verdict, words } from "./format.js";
+import { mayLook, onSession, startSession } from "./session.js";
+import { startSql } from "./sql.js";
+import { noteMachines, startStates } from "./states.js";
+import { refreshTags, startTags } from "./tags.js";
 import { Series } from "./trend.js";
+import { offerTrend, startTrends } from "./trends.js";
 
 const LOST_AFTER_MS = 4000;
-const TAGS_PERIOD_MS = 2000;
-const TAGS_PAGE = 50;
 const LOSSES_MAX = 3;
 const PROBLEMS_MAX = 5;
 const LEVEL_WORDS = { good: "all is well", warn: "needs attention", bad: "not healthy" };
 
-const $ = (id) => document.getElementById(id);
+// OEE since the page was opened, for the small line in the card.
+const sparks = new Map();
 
-// ---- small tools for the document
-
-function put(node, text) {
-  const value = text ?? "";
-  if (node.textContent !== value) node.textContent = value;
-}
-
-function fields(node) {
-  const found = {};
-  for (const child of node.querySelectorAll("[data-field]")) found[child.dataset.field] = child;
-  return found;
-}
-
-// Shows `items` as copies of a template, one per key, reusing what is there so that nothing flickers or loses focus.
-function list(container, template, items, key, show) {
-  const old = new Map([...container.children].map((node) => [node.dataset.key, node]));
-  let previous = null;
-  for (const item of items) {
-    const name = key(item);
-    let node = old.get(name);
-    if (node) {
-      old.delete(name);
-    } else {
-      node = $(template).content.firstElementChild.cloneNode(true);
-      node.dataset.key = name;
-      node.fields = fields(node);
-    }
-    const place = previous ? previous.nextElementSibling : container.firstElementChild;
-    if (place !== node) container.insertBefore(node, place);
-    show(node, node.fields, item);
-    previous = node;
-  }
-  for (const node of old.values()) node.remove();
-}
-
-function lines(container, texts) {
-  while (container.children.length > texts.length) container.lastElementChild.remove();
-  texts.forEach((text, i) => {
-    put(container.children[i] ?? container.appendChild(document.createElement("li")), text);
-  });
+function series(name) {
+  if (!sparks.has(name)) sparks.set(name, new Series());
+  return sparks.get(name);
 }
 
 // ---- header
@@ -94,7 +60,9 @@ function showMachine(s) {
     put(f.state, words(m.state));
     put(f.reason, m.reason ? words(m.reason) : "");
     put(f.since, m.state_since ? `for ${since(s.time, m.state_since)}` : "");
-    put(f.oee, percent(m.oee));
+    put(f.oee, `${m.uncertain && m.oee !== null ? "~" : ""}${percent(m.oee)}`);
+    put(f.doubt, doubt(m));
+    f.doubt.hidden = !m.uncertain || m.performance_suspect;
     put(f.target, `target ${percent(m.target_oee)}`);
     f.suspect.hidden = !m.performance_suspect;
     for (const bar of node.querySelectorAll("[data-bar]")) {
@@ -106,26 +74,7 @@ function showMachine(s) {
     put(f.order, m.order ? `${m.order}${m.product ? ` (${m.product})` : ""}` : m.product || DASH);
     lines(f.losses, topLosses(m, LOSSES_MAX));
     const path = f.spark.firstElementChild;
-    path.setAttribute("d", series(`OEE of ${m.name}`).path(120, 40, [0, 1]));
-  };
-}
-
-// ---- alarms
-
-function showAlarm(s) {
-  return (node, f, a) => {
-    node.dataset.quiet = String(!(a.active && a.annunciated));
-    f.priority.dataset.priority = a.priority;
-    put(f.priority, a.priority);
-    put(f.state, a.state);
-    f.state.title = alarmState(a.state);
-    put(f.marks, a.shelved_until ? `shelved until ${shortTime(a.shelved_until)}` : alarmState(a.state));
-    put(f.since, since(s.time, a.since));
-    put(f.message, a.message || a.alarm);
-    put(f.alarm, a.message ? a.alarm : "");
-    put(f.tag, a.tag || DASH);
-    put(f.value, figure(a.value));
-    put(f.limit, figure(a.limit));
+    path.setAttribute("d", series(m.name).path(120, 40, [0, 1]));
   };
 }
 
@@ -168,114 +117,6 @@ function showStores(s) {
   );
 }
 
-// ---- trends: collected while the page is open
-
-const trends = new Map();
-let chosenTag = "";
-
-function series(name) {
-  if (!trends.has(name)) trends.set(name, new Series());
-  return trends.get(name);
-}
-
-function collect(s) {
-  const time = s.time / 1e9;
-  for (const m of s.machines) series(`OEE of ${m.name}`).add(time, m.oee);
-  series("readings/s").add(time, s.readings_per_s);
-}
-
-function showChoices(s) {
-  const names = [...s.machines.map((m) => `OEE of ${m.name}`), "readings/s"];
-  if (chosenTag) names.push(chosenTag);
-  const select = $("trend-choice");
-  if ([...select.options].map((o) => o.value).join("\n") === names.join("\n")) return;
-  const wanted = select.value;
-  select.replaceChildren(...names.map((name) => new Option(name, name)));
-  if (names.includes(wanted)) select.value = wanted;
-}
-
-function showTrend(s) {
-  const name = $("trend-choice").value;
-  if (!name) return;
-  const shown = series(name);
-  const machine = s.machines.find((m) => name === `OEE of ${m.name}`);
-  const range = machine ? [0, 1] : (shown.range() ?? [0, 1]);
-  const text = machine ? percent : figure;
-  $("trend-line").setAttribute("d", shown.path(600, 160, range));
-  const target = $("trend-target");
-  const y = machine ? 160 - machine.target_oee * 160 : 0;
-  target.toggleAttribute("hidden", !machine);
-  target.setAttribute("y1", y);
-  target.setAttribute("y2", y);
-  put($("trend-high"), text(Number(range[1].toPrecision(4))));
-  put($("trend-low"), text(Number(range[0].toPrecision(4))));
-  const last = shown.points.at(-1);
-  put($("trend-now"), `now ${text(last ? last.value : null)}`);
-  const length = last ? span(last.time - shown.points[0].time) : "0 s";
-  put($("trend-caption"), `${name}, the last ${length}${machine ? `; the dashed line is the target ${percent(machine.target_oee)}` : ""}`);
-}
-
-// ---- tags
-
-let tagsOffset = 0;
-let tagsAsked = 0;
-
-function showTag(node, f, t) {
-  node.dataset.quality = quality(t.quality);
-  put(f.name, t.name);
-  put(f.value, figure(t.value));
-  put(f.unit, t.unit);
-  put(f.quality, quality(t.quality));
-  put(f.age, t.time ? span(t.age_s) : "never");
-  put(f.device, t.device || "derived");
-  f.trend.setAttribute("aria-label", `trend of ${t.name}`);
-  f.trend.disabled = typeof t.value === "string";
-  f.trend.onclick = () => choose(t.name);
-}
-
-async function fetchTags(offset, limit, search) {
-  const query = new URLSearchParams({ offset, limit, search });
-  const response = await fetch(`/api/tags?${query}`, { cache: "no-store" });
-  if (!response.ok) throw new Error(`${response.status}`);
-  return response.json();
-}
-
-async function refreshTags() {
-  const asked = ++tagsAsked;
-  try {
-    const page = await fetchTags(tagsOffset, TAGS_PAGE, $("tags-search").value.trim());
-    if (asked !== tagsAsked) return; // a newer question is on its way
-    list($("tags"), "tag-row", page.tags, (t) => t.name, showTag);
-    const first = page.tags.length ? page.offset + 1 : 0;
-    put($("tags-range"), page.tags.length ? `${first} to ${page.offset + page.tags.length}` : "no tag has this in its name");
-    $("tags-back").disabled = page.offset === 0;
-    $("tags-on").disabled = !page.more;
-  } catch {
-    put($("tags-range"), "the gateway does not answer");
-  }
-}
-
-async function collectChosenTag() {
-  if (!chosenTag || !latest) return;
-  try {
-    const page = await fetchTags(0, 50, chosenTag);
-    const tag = page.tags.find((t) => t.name === chosenTag);
-    const value = tag && typeof tag.value === "number" && quality(tag.quality) !== "bad" ? tag.value : null;
-    series(chosenTag).add(latest.time / 1e9, value);
-  } catch {
-    // The stream tells that contact is lost; the line simply has a hole.
-  }
-}
-
-function choose(name) {
-  if (chosenTag && chosenTag !== name) trends.delete(chosenTag);
-  chosenTag = name;
-  if (latest) showChoices(latest);
-  $("trend-choice").value = name;
-  collectChosenTag().then(() => latest && showTrend(latest));
-  $("trend-title").scrollIntoView({ block: "nearest" });
-}
-
 // ---- contact
 
 let latest = null;
@@ -283,18 +124,15 @@ let heardAt = 0;
 
 function show(s) {
   latest = s;
-  collect(s);
+  for (const m of s.machines) series(m.name).add(s.time / 1e9, m.oee);
   showHeader(s);
   list($("machines"), "machine-card", s.machines, (m) => m.name, showMachine(s));
   $("machines-none").hidden = s.machines.length > 0;
-  const alarms = rankAlarms(s.alarms);
-  list($("alarms"), "alarm-row", alarms, (a) => a.alarm, showAlarm(s));
-  $("alarms-table").hidden = alarms.length === 0;
-  $("alarms-none").hidden = alarms.length > 0;
+  showAlarms(s);
   list($("devices"), "device-row", s.devices, (d) => d.name, showDevice(s));
   showStores(s);
-  showChoices(s);
-  showTrend(s);
+  noteMachines(s.machines);
+  offerTrend(s.machines);
 }
 
 function showContact() {
@@ -310,8 +148,13 @@ function showContact() {
   }
 }
 
+let stream = null;
+
 function listen() {
-  const stream = new EventSource("/api/stream");
+  if (!mayLook()) return; // onSession calls again
+  stream?.close();
+  stream = new EventSource("/api/stream");
+  const own = stream;
   stream.onmessage = (event) => {
     heardAt = Date.now();
     show(JSON.parse(event.data));
@@ -319,28 +162,25 @@ function listen() {
   };
   // A refused stream (too many pages) is closed for good by the browser: ask again ourselves.
   stream.onerror = () => {
-    if (stream.readyState === EventSource.CLOSED) setTimeout(listen, 10_000);
+    if (own === stream && own.readyState === EventSource.CLOSED) setTimeout(listen, 10_000);
   };
 }
 
-$("tags-search").addEventListener("input", () => {
-  tagsOffset = 0;
-  refreshTags();
+$("locked-login").addEventListener("click", () => $("login-open").click());
+onSession(() => {
+  const open = mayLook();
+  $("locked").hidden = open;
+  $("plant").hidden = !open;
+  if (open && !latest) {
+    listen();
+    refreshTags();
+  }
 });
-$("tags-back").addEventListener("click", () => {
-  tagsOffset = Math.max(0, tagsOffset - TAGS_PAGE);
-  refreshTags();
-});
-$("tags-on").addEventListener("click", () => {
-  tagsOffset += TAGS_PAGE;
-  refreshTags();
-});
-$("trend-choice").addEventListener("change", () => latest && showTrend(latest));
 setInterval(showContact, 1000);
-setInterval(() => {
-  if (!document.hidden) refreshTags();
-  collectChosenTag();
-}, TAGS_PERIOD_MS);
-
+startAlarms();
+startStates();
+startTrends();
+startSql();
+await startSession();
 listen();
-refreshTags();
+startTags();
