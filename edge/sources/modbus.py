@@ -162,7 +162,7 @@ class ModbusSource:
             await link.close()
 
     @property
-    def note(self) -> str:
+    def recovery(self) -> str:
         """A sentence for a person while the device is read over its backup address, else ""."""
         return self._route.note if self._link is not None else ""
 

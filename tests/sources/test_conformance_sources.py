@@ -15,6 +15,7 @@ import pytest
 from asyncua import Server, ua
 from modbus_peers import Scripted
 from modbus_peers import source as modbus_source
+from modbus_rigs import modbus_over
 
 from edge.errors import Disconnected, Refused, Unreachable
 from edge.sources import Source
@@ -72,7 +73,7 @@ class Rig:
     """A source that reads the tags TAGS with the values 30, 50 and text or number; wire is None without a network."""
 
     source: Source
-    wire: Wire | None = None
+    wire: Any = None
 
 
 @contextlib.asynccontextmanager
@@ -159,6 +160,18 @@ async def replay(folder: Path) -> AsyncIterator[Rig]:
 
 
 RIGS: dict[str, Callable[[Path], Any]] = {"modbus": modbus, "opcua": opcua, "replay": replay}
+
+
+def modbus_rig(transport: str) -> Callable[[Path], Any]:
+    @contextlib.asynccontextmanager
+    async def made(folder: Path) -> AsyncIterator[Rig]:
+        async with modbus_over(transport, folder, TAGS) as (source, wire):
+            yield Rig(source, wire)
+
+    return made
+
+
+RIGS |= {f"modbus_{transport}": modbus_rig(transport) for transport in ("udp", "rtu", "rtu_over_tcp")}
 
 
 @pytest.fixture(params=list(RIGS))
