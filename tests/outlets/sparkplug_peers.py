@@ -185,7 +185,7 @@ class Box:
             history=self.memory,
             alarm_names=lambda: [AlarmName("press.hot", "pressing/line2/press", "high")],
             alarms_snapshot=lambda: list(self.alarms.values()),
-            submit=lambda occurred: self._note(occurred),
+            submit=self._note,
         )
 
     def _note(self, occurred: Occurred) -> None:

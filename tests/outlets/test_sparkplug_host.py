@@ -94,8 +94,8 @@ async def test_numbers_have_no_hole_over_hundreds_of_messages_and_rebirths(broke
             await asyncio.sleep(0.01)
             if n == 150:
                 host.tell(rebirth=NODE)
-            box.node._due = 0  # every step is a message of its own
-            box.node._wake.set()
+            box.node.speaker._due = 0  # every step is a message of its own
+            box.node.speaker.wake()
         await host.until(lambda: host.values("DDATA", PRESS + 1)[-1:] == [319.0])
         numbered = [k for k in host.kinds() if k != "NDEATH"]
     assert len(numbered) > 400
@@ -141,7 +141,7 @@ async def test_a_device_without_data_dies_and_is_born_again(broker: Mosquitto, h
     box.step((PRESS, 1.0), (PROGRAM, box.texts.code(PROGRAM, "a")), (CNC, 1.0))
     async with running(box):
         await host.until(lambda: len(host.of("DBIRTH")) == 2)
-        await until(lambda: box.node._backlog.start is None)
+        await until(lambda: box.node.speaker.backlog.start is None)
         box.step((PRESS, float("nan"), BAD), (PROGRAM, float("nan"), BAD))
         await host.until(lambda: len(host.of("DDEATH")) == 1)
         assert host.of("DDEATH")[0]["topic"].endswith(PRESS_ID)
@@ -245,7 +245,7 @@ async def test_what_the_primary_host_missed_follows_as_history(broker: Mosquitto
         history = host.values("DDATA", PRESS + 1, isHistorical=True)
         live = host.values("DDATA", PRESS + 1, isHistorical=None)
         assert [v for v in history if v] == list(range(1, 200))
-        assert [v for v in host.values("DDATA", PROGRAM + 1, isHistorical=True)] == [f"P{n}" for n in range(1, 200)]
+        assert host.values("DDATA", PROGRAM + 1, isHistorical=True) == [f"P{n}" for n in range(1, 200)]
         assert live == [1000.0]
         assert metric(host.of("DBIRTH", PRESS_ID)[-1], "press.temperature")["value"] == 199.0
         assert seq_gaps(host) == []

@@ -10,7 +10,7 @@ from typing import Final
 
 from edge.outlets.sparkplug import payload
 from edge.outlets.sparkplug.payload import Described, Value
-from edge.outlets.sparkplug.proto import BOOLEAN, DOUBLE, STRING
+from edge.sparkplug_payload import DataType
 from plant.events import AlarmTransition
 from plant.instant import NS_PER_MS
 
@@ -18,9 +18,11 @@ ALIAS_BASE: Final = 1 << 32
 """Aliases of tags lie below: a tag's index has 32 bits."""
 NORMAL: Final = "A"
 FIELDS: Final[tuple[tuple[str, int], ...]] = (
-    ("Active", BOOLEAN), ("Acknowledged", BOOLEAN), ("Latched", BOOLEAN), ("Shelved", BOOLEAN),
-    ("Suppressed", BOOLEAN), ("Out of Service", BOOLEAN), ("Annunciated", BOOLEAN), ("State", STRING),
-    ("Priority", STRING), ("Asset", STRING), ("Message", STRING), ("Value", DOUBLE),
+    *((flag, DataType.BOOLEAN) for flag in (
+        "Active", "Acknowledged", "Latched", "Shelved", "Suppressed", "Out of Service", "Annunciated",
+    )),
+    *((text, DataType.STRING) for text in ("State", "Priority", "Asset", "Message")),
+    ("Value", DataType.DOUBLE),
 )  # fmt: skip
 
 

@@ -12,11 +12,9 @@ from typing import Any, Final
 import msgspec
 from google.protobuf.message import DecodeError
 
-from edge.outlets.sparkplug.proto import BOOLEAN, DOUBLE, INT32, INT64, STRING, Metric, Payload, PropertySet
+from edge.sparkplug_payload import REBIRTH, DataType, Metric, Payload, PropertySet
 from plant.batch import BAD, GOOD, UNCERTAIN
 
-REBIRTH: Final = "Node Control/Rebirth"
-BD_SEQ: Final = "bdSeq"
 QUALITY: Final = "Quality"
 QUALITIES: Final[Mapping[int, int]] = {GOOD: 192, UNCERTAIN: 500, BAD: 0}
 """The standard has three codes: 192 good, 500 stale, 0 bad. A doubtful value travels as stale: there, but not good."""
@@ -46,11 +44,11 @@ def properties(quality: int | None, texts: Mapping[str, str] | None = None) -> b
     made = PropertySet()
     if quality is not None:
         made.keys.append(QUALITY)
-        made.values.add(type=INT32, int_value=quality_code(quality))
+        made.values.add(type=DataType.INT32, int_value=quality_code(quality))
     for key, text in (texts or {}).items():
         if text:
             made.keys.append(key)
-            made.values.add(type=STRING, string_value=text)
+            made.values.add(type=DataType.STRING, string_value=text)
     encoded: bytes = made.SerializeToString()
     return encoded
 
@@ -96,13 +94,13 @@ def metric(fixed: bytes, time_ms: int | None, datatype: int, value: Value) -> by
 def _value(datatype: int, value: Any) -> bytes:
     made = Metric()
     match datatype:
-        case _ if datatype == DOUBLE:
+        case _ if datatype == DataType.DOUBLE:
             made.double_value = value
-        case _ if datatype == BOOLEAN:
+        case _ if datatype == DataType.BOOLEAN:
             made.boolean_value = value
-        case _ if datatype == STRING:
+        case _ if datatype == DataType.STRING:
             made.string_value = value
-        case _ if datatype == INT64:
+        case _ if datatype == DataType.INT64:
             # A signed number travels as its two's complement.
             made.long_value = int(value) & 0xFFFF_FFFF_FFFF_FFFF
         case _:
@@ -113,7 +111,7 @@ def _value(datatype: int, value: Any) -> bytes:
 
 def text_value(text: str) -> bytes:
     """Return the value field of a text."""
-    return _value(STRING, text)
+    return _value(DataType.STRING, text)
 
 
 def payload(metrics: Iterable[bytes], *, time_ms: int | None, seq: int | None) -> bytes:

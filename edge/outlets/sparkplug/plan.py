@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge.outlets.sparkplug.payload import Described
-from edge.outlets.sparkplug.proto import DOUBLE, STRING
+from edge.sparkplug_payload import DataType
 from plant.batch import BAD, GOOD, UNCERTAIN
 from plant.tags import Tag, TagTable
 
@@ -99,7 +99,7 @@ class Plan:
 
     @staticmethod
     def datatype(tag: Tag) -> int:
-        return STRING if tag.text else DOUBLE
+        return DataType.STRING if tag.text else DataType.DOUBLE
 
     def alive(self, seen_good: NDArray[np.bool_]) -> NDArray[np.bool_]:
         """Return per device: some of its evidence has a value that is not bad. seen_good: bool per tag index."""

@@ -7,16 +7,12 @@ that the rules forbid at this moment raises OutOfOrder: a mistake of ours, never
 
 from collections.abc import Iterable, Sequence
 from operator import itemgetter
-from typing import Final, Literal
+from typing import Literal
 
 from edge.mqtt.wire import Message
 from edge.outlets.sparkplug import payload
 from edge.outlets.sparkplug.payload import Described, HostState
-from edge.outlets.sparkplug.proto import BOOLEAN, INT64
-
-NAMESPACE: Final = "spBv1.0"
-WRAP: Final = 256
-"""bdSeq and seq count from 0 to 255."""
+from edge.sparkplug_payload import BDSEQ, NAMESPACE, REBIRTH, SEQ_COUNT, DataType
 
 Phase = Literal["offline", "connected", "waiting", "born"]
 """offline: no connection. connected: subscriptions not answered yet. waiting: for the primary host, or for us to begin.
@@ -42,7 +38,7 @@ class Session:
         self._group = group
         self._node = node
         self._primary_host = primary_host
-        self._bd_seq = WRAP - 1  # the first connection ever has 0
+        self._bd_seq = SEQ_COUNT - 1  # the first connection ever has 0
         self._spent = True
         self._seq = 0
         self._host = HostState(online=False, timestamp=0)
@@ -59,7 +55,7 @@ class Session:
 
     def resume(self, bd_seq: int) -> None:
         """Continue after the last CONNECT of an earlier run."""
-        self._bd_seq = bd_seq % WRAP
+        self._bd_seq = bd_seq % SEQ_COUNT
 
     @property
     def bd_seq(self) -> int:
@@ -69,7 +65,7 @@ class Session:
     def number_connection(self) -> int:
         """Give the next CONNECT its bdSeq; one that was never sent leaves its number to the next."""
         if self._spent:
-            self._bd_seq = (self._bd_seq + 1) % WRAP
+            self._bd_seq = (self._bd_seq + 1) % SEQ_COUNT
             self._spent = False
         return self._bd_seq
 
@@ -110,18 +106,19 @@ class Session:
     def waits_for_host(self) -> bool:
         return self.phase == "waiting" and not self.may_be_born
 
-    def host_says(self, state: HostState) -> bool:
-        """Take a STATE message of the primary host. True: it is gone, say NDEATH, disconnect and connect anew.
+    def host_died(self, state: HostState) -> bool:
+        """Take a STATE message of the primary host. True: it is gone: `leave`, say NDEATH, disconnect, connect anew.
 
         What is older than the last word of the same host is a leftover and ignored.
         """
         if state.timestamp < self._host.timestamp:
             return False
         self._host = state
-        if state.online or self.phase != "born":
-            return False
+        return self.phase == "born" and not state.online
+
+    def leave(self) -> None:
+        """End the session while the connection still stands; the next one begins with the next connection."""
         self._end()
-        return True
 
     # Births and deaths
 
@@ -131,7 +128,9 @@ class Session:
         """
         if not self.may_be_born:
             raise OutOfOrder(f"NBIRTH while {self.phase}, primary host online: {self._host.online}")
-        rebirth = payload.metric(Described(payload.REBIRTH, None, BOOLEAN).encode(), time_ms, BOOLEAN, value=False)
+        rebirth = payload.metric(
+            Described(REBIRTH, None, DataType.BOOLEAN).encode(), time_ms, DataType.BOOLEAN, value=False
+        )
         own = [(time_ms, _bd_seq_metric(self._bd_seq, time_ms)), (time_ms, rebirth)]
         self.phase = "born"
         self.born_devices.clear()
@@ -170,10 +169,10 @@ class Session:
 
     def _numbered(self, kind: str, device: str, metrics: Iterable[bytes], time_ms: int) -> Message:
         data = payload.payload(metrics, time_ms=time_ms, seq=self._seq)
-        self._seq = (self._seq + 1) % WRAP
+        self._seq = (self._seq + 1) % SEQ_COUNT
         return Message(self.topic(kind, device), data, qos=0, retain=False)
 
 
 def _bd_seq_metric(number: int, time_ms: int | None) -> bytes:
-    fixed = Described(payload.BD_SEQ, None, INT64).encode()
-    return payload.metric(fixed, time_ms, INT64, number)
+    fixed = Described(BDSEQ, None, DataType.INT64).encode()
+    return payload.metric(fixed, time_ms, DataType.INT64, number)

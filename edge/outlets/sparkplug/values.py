@@ -24,6 +24,7 @@ class Values:
         self._columns(plan.size)
         self._plan = plan
         self._waiting: list[Batch] = []
+        self._past: list[Batch] = []
         self.waiting_rows = 0
         self.offered = 0
         self.unchanged = 0
@@ -68,24 +69,32 @@ class Values:
         self.value[tag] = readings.value
         self.quality[tag] = readings.quality
 
-    def queue(self, kept: Batch) -> bool:
-        """Let readings wait to be told; False when too many wait, and then none does any more."""
-        if len(kept):
-            self.offered += len(kept)
-            self._waiting.append(kept)
-            self.waiting_rows += len(kept)
+    def queue(self, kept: Batch, past: Batch = EMPTY) -> bool:
+        """Let readings wait to be told, those of the past as such; False when too many wait, and then none does."""
+        for rows, queue in ((kept, self._waiting), (past, self._past)):
+            if len(rows):
+                self.offered += len(rows)
+                queue.append(rows)
+                self.waiting_rows += len(rows)
         if self.waiting_rows > WAITING_ROWS_MAX:
             self.drop()
             return False
         return True
 
     def drop(self) -> None:
-        self._waiting, self.waiting_rows = [], 0
+        """Forget what waits."""
+        self._waiting, self._past, self.waiting_rows = [], [], 0
 
     def take(self) -> Batch:
         """Hand over what waits, without tags that are not published."""
-        rows = concat(self._waiting) if self._waiting else EMPTY
-        self.drop()
+        rows, self._waiting = concat(self._waiting), []
+        self.waiting_rows -= len(rows)
+        return self.published(rows)
+
+    def take_past(self) -> Batch:
+        """Hand over what waits of the past."""
+        rows, self._past = concat(self._past), []
+        self.waiting_rows -= len(rows)
         return self.published(rows)
 
     def published(self, rows: Batch) -> Batch:
