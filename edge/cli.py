@@ -13,7 +13,9 @@ import click
 from edge.commands import EXIT_CONFIG, EXIT_FAILED, config_option, default_folder, failed, print_problems
 from edge.commands.browse import browse
 from edge.commands.cert import cert
+from edge.commands.doctor import doctor
 from edge.commands.moment import moment
+from edge.commands.probe import probe
 from edge.commands.replay import replay
 from edge.errors import AndonError, ConfigError, Problem, StorageError, Unreachable
 
@@ -295,7 +297,7 @@ def reload(folder: Path | None) -> None:
     click.echo(outcome.sentence)
 
 
-for command in (browse, cert, replay):
+for command in (browse, cert, doctor, probe, replay):
     main.add_command(command)
 
 if __name__ == "__main__":

@@ -96,7 +96,7 @@ class _Run:
         self.kept = np.zeros(self.table.size, np.int64)
         self.computed = 0
         self.deadband = Deadband(self.table)
-        self.hold = _Hold(config, self.table)
+        self.hold = _Hold(config, self.table, recording.last + TAIL_NS + STEP_NS)
         self.signals = list(recording.signals)
         self.signal = 0
         self.last_rows = start.utc
@@ -191,7 +191,8 @@ class _Run:
 class _Hold:
     """Repeats what was recorded while its next row was still due within its heartbeat."""
 
-    def __init__(self, config: Config, table: TagTable) -> None:
+    def __init__(self, config: Config, table: TagTable, end: int) -> None:
+        """end: of the recording, ns UTC."""
         size = table.size
         self.is_text = np.zeros(size, np.bool_)
         self._within = np.zeros(size, np.int64)
@@ -206,6 +207,7 @@ class _Hold:
         self._until = np.zeros(size, np.int64)
         self._fed = np.zeros(size, np.int64)
         self._next = 0
+        self._end = end
         self._latest = 0
 
     def holds(self, now: int) -> bool:
@@ -218,7 +220,9 @@ class _Hold:
         self._value[tag] = batch.value
         self._quality[tag] = batch.quality
         self._fed[tag] = now
-        in_time = (following != NEVER) & (following - batch.time <= self._within[tag])
+        # At the end of the recording nobody knows whether a next row would have come in time.
+        following = np.where(following == NEVER, self._end, following)
+        in_time = following - batch.time <= self._within[tag]
         self._until[tag] = np.where(in_time, following, 0)
         if in_time.any():
             self._latest = max(self._latest, int(following[in_time].max()))
