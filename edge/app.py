@@ -294,6 +294,7 @@ def configure_logging(level: str) -> None:
 
 async def serve(config: Config, *, watch: bool, ready: asyncio.Event | None = None) -> None:
     """Run one gateway until SIGTERM or SIGINT; SIGHUP reads the configuration again."""
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
     app = App(config)
     loop = asyncio.get_running_loop()
     reloads: set[asyncio.Task[None]] = set()
@@ -332,6 +333,5 @@ def run_gateway(folder: Path, *, watch: bool) -> None:
     """Check the configuration and run the gateway. Raises ConfigError before anything is started."""
     config = load(folder)
     configure_logging(config.file.gateway.log_level)
-    sys.setswitchinterval(SWITCH_INTERVAL_S)
     os.umask(0o077)
     asyncio.run(serve(config, watch=watch))
