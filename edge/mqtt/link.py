@@ -27,6 +27,7 @@ from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from edge import clock
 from edge.errors import AndonError, Disconnected, Refused, Unreachable
+from edge.mqtt.client import TidyClient, leave_writing_to_us, pending
 from edge.mqtt.options import BrokerOptions
 from edge.mqtt.wire import Acknowledged, Closed, LinkEvent, Message, Opened, Received, Subscribed
 from plant.instant import NS_PER_S
@@ -164,7 +165,7 @@ class Link:
 
     def _connect(self) -> Client:
         options = self._options
-        client = _Client(
+        client = TidyClient(
             CallbackAPIVersion.VERSION2,
             client_id=self._client_id,
             protocol=self._protocol,
@@ -182,7 +183,7 @@ class Link:
         client.on_subscribe = self._on_subscribe
         client.on_message = self._on_message
         # With this callback paho leaves writing to us, once per hand-over instead of once per message.
-        client.on_socket_register_write = _leave_writing_to_us
+        client.on_socket_register_write = leave_writing_to_us
         properties = None
         if self._protocol is MQTTProtocolVersion.MQTTv5:
             properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
@@ -229,13 +230,13 @@ class Link:
                 if wanted != interest:
                     interest = wanted
                     selector.modify(sock, interest)
-                ready = {key.fileobj for key, _ in selector.select(0 if _pending(sock) else WAKE_S)}
+                ready = {key.fileobj for key, _ in selector.select(0 if pending(sock) else WAKE_S)}
                 if self._wake_out in ready:
                     with contextlib.suppress(BlockingIOError):
                         self._wake_out.recv(4096)
                     # In this order: a hand-over after this line wakes again, one before it is taken below.
                     self._woken = False
-                if not self._move(client, readable=sock in ready or _pending(sock) > 0):
+                if not self._move(client, readable=sock in ready or pending(sock) > 0):
                     return
                 if not self._opened and _monotonic() > deadline:
                     self._silent = True
@@ -390,30 +391,6 @@ class Link:
         if self._full:
             self._wake()
         self._on_events(events)
-
-
-class _Client(Client):
-    """paho's client, but a socket whose TLS handshake failed is closed and not left to the garbage collector."""
-
-    def _ssl_wrap_socket(self, tcp_sock: socket.socket) -> ssl.SSLSocket:
-        context = self._ssl_context
-        assert context is not None
-        tcp_sock.settimeout(self.connect_timeout)
-        wrapped = context.wrap_socket(tcp_sock, server_hostname=self.host, do_handshake_on_connect=False)
-        try:
-            wrapped.do_handshake()
-        except BaseException:
-            wrapped.close()
-            raise
-        return wrapped
-
-
-def _leave_writing_to_us(_client: Client, _data: Any, _sock: Any) -> None:
-    pass
-
-
-def _pending(sock: Any) -> int:
-    return sock.pending() if isinstance(sock, ssl.SSLSocket) else 0
 
 
 def _monotonic() -> float:

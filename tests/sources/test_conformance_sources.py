@@ -16,11 +16,16 @@ from asyncua import Server, ua
 from modbus_peers import Scripted
 from modbus_peers import source as modbus_source
 from modbus_rigs import modbus_over
+from mqtt_peers import Mosquitto, mqtt_source
+from paho.mqtt.client import Client
+from paho.mqtt.enums import CallbackAPIVersion
+from sparkplug_peers import sparkplug_source
 
 from edge.errors import Disconnected, Refused, Unreachable
 from edge.sources import Source
 from edge.sources.opcua import OpcuaOptions, OpcuaPoint, OpcuaSource
 from edge.sources.replay import ReplayOptions, ReplayPoint, ReplaySource
+from edge.sparkplug_payload import DataType, Payload
 from plant.batch import BAD, GOOD, UNCERTAIN, Batch
 from plant.texts import Texts
 
@@ -127,6 +132,7 @@ def servers_end():
         stop()
     STOPS.clear()
     opcua_port.cache_clear()
+    broker_port.cache_clear()
 
 
 @contextlib.asynccontextmanager
@@ -159,7 +165,54 @@ async def replay(folder: Path) -> AsyncIterator[Rig]:
     yield Rig(ReplaySource(options, points, Texts()))
 
 
-RIGS: dict[str, Callable[[Path], Any]] = {"modbus": modbus, "opcua": opcua, "replay": replay}
+@functools.cache
+def broker_port(folder: Path) -> int:
+    """The port of one broker for all tests; it holds a retained document, and a node that is born on demand."""
+    broker = Mosquitto(folder)
+    broker.__enter__()
+    client = Client(CallbackAPIVersion.VERSION2)
+    ready = threading.Event()
+    birth = Payload(seq=0)
+    birth.metrics.add(name="a", alias=1, datatype=DataType.INT32, int_value=30)
+    birth.metrics.add(name="b", alias=2, datatype=DataType.DOUBLE, double_value=50)
+    birth.metrics.add(name="c", alias=3, datatype=DataType.STRING, string_value="run")
+    born = birth.SerializeToString()
+    client.on_subscribe = lambda *_: ready.set()
+    client.on_message = lambda *_: client.publish("spBv1.0/G/NBIRTH/E", born)
+    client.connect("127.0.0.1", broker.port)
+    client.loop_start()
+    client.publish("hall/state", '{"a": 30, "b": 50, "c": "run"}', 1, retain=True)
+    client.subscribe("spBv1.0/G/NCMD/E")
+    assert ready.wait(10)
+    STOPS.extend((client.disconnect, client.loop_stop, broker.__exit__))
+    return broker.port
+
+
+@contextlib.asynccontextmanager
+async def mqtt(folder: Path) -> AsyncIterator[Rig]:
+    wire = Wire(await asyncio.to_thread(broker_port, folder.parent))
+    await wire.start()
+    rows = {tag: (f"hall/state#{name}", "string" if name == "c" else "") for tag, name in zip(TAGS, "abc", strict=True)}
+    yield Rig(mqtt_source(wire.port, rows, retained="good", keepalive_s=2, connect_timeout_s=1), wire)
+    await wire.cut()
+
+
+@contextlib.asynccontextmanager
+async def sparkplug(folder: Path) -> AsyncIterator[Rig]:
+    wire = Wire(await asyncio.to_thread(broker_port, folder.parent))
+    await wire.start()
+    rows = {3: "E//a", 5: "E//b", 8: "!E//c"}
+    yield Rig(sparkplug_source(wire.port, rows, rebirth_interval_s=0.1, keepalive_s=2, connect_timeout_s=1), wire)
+    await wire.cut()
+
+
+RIGS: dict[str, Callable[[Path], Any]] = {
+    "modbus": modbus,
+    "mqtt": mqtt,
+    "opcua": opcua,
+    "replay": replay,
+    "sparkplug": sparkplug,
+}
 
 
 def modbus_rig(transport: str) -> Callable[[Path], Any]:
