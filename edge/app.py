@@ -28,7 +28,11 @@ from edge.errors import AndonError, ConfigError, Problem
 from edge.journal import Journal
 from edge.line import Inbox, Line
 from edge.outlets.mqtt import MqttOutlet
+from edge.outlets.sparkplug.alarms import AlarmName
+from edge.outlets.sparkplug.backlog import STATE_KEY as SPARKPLUG_KEY
+from edge.outlets.sparkplug.node import SparkplugNode
 from edge.production import Production
+from edge.ring_history import StoredHistory
 from edge.snapshot import Face
 from edge.store import CommitReport, Store, open_storage
 from edge.terminal import watch as watch_terminal
@@ -91,6 +95,7 @@ class App:
         self.production: Production
         self.line: Line
         self.outlet: MqttOutlet
+        self.sparkplug: SparkplugNode
         self.devices: Devices
         self._changing = asyncio.Lock()
         self._state_due = 0
@@ -126,6 +131,7 @@ class App:
         self._namespaces = journal.get_state(NAMESPACES_KEY) or {}
         self.line = make_line(self.table, self.production, self.alarms, self.ids, now)
         self.outlet = self._make_outlet()
+        self.sparkplug = self._make_sparkplug()
         self._occurred("started", version=self.face.version)
 
     def _restore(self, production: Production, config: Config, journal: Journal, counters: Mapping[str, Any]) -> None:
@@ -149,6 +155,30 @@ class App:
             version=self.face.version,
         )
 
+    def _make_sparkplug(self) -> SparkplugNode:
+        file = self.config.file
+        return SparkplugNode(
+            file.sparkplug,
+            file.mqtt,
+            group=f"{file.site.enterprise}:{file.site.site}",
+            gateway=file.gateway.name,
+            table=self.table,
+            texts=self.texts,
+            history=StoredHistory(self.store),
+            alarm_names=self._alarm_names,
+            alarms_snapshot=self._standing_alarms,
+            submit=self.inbox.signal,
+        )
+
+    def _alarm_names(self) -> Iterable[AlarmName]:
+        """Name every alarm that is known beforehand: those of the rules, and the two that each device may raise."""
+        for rule in self.alarms.rules:
+            tag = self.table.by_name.get(rule.tag)
+            yield AlarmName(rule.name, rule.asset or (tag.asset if tag else ""), rule.priority)
+        for device in self.config.file.device:
+            for trouble in ("communication", "silent"):
+                yield AlarmName(f"device.{device.name}.{trouble}", device.asset)
+
     def _standing_alarms(self) -> Iterable[AlarmTransition]:
         return self.alarms.snapshot(clock.now())
 
@@ -160,6 +190,7 @@ class App:
         """Run every task; the first that fails ends the gateway (systemd restarts it, the ring resumes it)."""
         async with asyncio.TaskGroup() as group:
             outlet = group.create_task(self.outlet.run(), name="mqtt")
+            sparkplug = group.create_task(self.sparkplug.run(), name="sparkplug")
             web = group.create_task(self.web.run(), name="web")
             line = group.create_task(self._step_for_ever(), name="line")
             watchdog = group.create_task(self._feed_watchdog(), name="watchdog")
@@ -177,7 +208,7 @@ class App:
             self._occurred("stopped")
             self._step()
             gc.unfreeze()
-            for task in (watchdog, lag, line, outlet, web, storing):
+            for task in (watchdog, lag, line, outlet, sparkplug, web, storing):
                 task.cancel()
 
     async def _step_for_ever(self) -> None:
@@ -193,12 +224,15 @@ class App:
         now = clock.now()
         tick = self.line.step(concat(batches), signals, now, self.inbox.take_history())
         self.outlet.offer(tick)
+        self.sparkplug.offer(tick)
         # Raw counter values are kept in the transaction of the events that were counted from them, and now and then
         # without events, so that a restart knows until when the machines were seen.
         state = None
         if tick.events or now.monotonic >= self._state_due:
             self._state_due = now.monotonic + STATE_PERIOD_NS
             state = {COUNTERS_KEY: self.production.counters(), NAMESPACES_KEY: self.devices.namespaces()}
+            if (told := self.sparkplug.state()) is not None:
+                state[SPARKPLUG_KEY] = told
         self.store.offer(tick, self.texts.take_fresh(), state)
         self.face.note(tick, (clock.now().monotonic - now.monotonic) / NS_PER_S)
         return tick
@@ -206,6 +240,7 @@ class App:
     def _committed(self, report: CommitReport) -> None:
         self.face.commits.observe(report.took_ns / NS_PER_S)
         self.outlet.committed(report.events)
+        self.sparkplug.committed(report.next_seq)
 
     async def _feed_watchdog(self) -> None:
         """Tell systemd that the line steps and the store thread answers, as often as it wants to hear it."""
@@ -230,7 +265,7 @@ class App:
             changed = await self._change(config)
         needs_restart = [
             section
-            for section in ("site", "gateway", "storage", "web", "mqtt", "alarms")
+            for section in ("site", "gateway", "storage", "web", "mqtt", "sparkplug", "alarms")
             if getattr(config.file, section) != getattr(self.config.file, section)
         ]
         self.config = config
@@ -263,6 +298,7 @@ class App:
         self.alarms.replace_rules(config.rules, table)
         self.line.use(table, self.production)
         self.outlet.use(table)
+        self.sparkplug.use(table)
         changed += await self.devices.use(config, {tag.name: tag.index for tag in table.tags})
         return changed
 

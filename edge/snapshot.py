@@ -64,6 +64,9 @@ class Face:
         broker = app.outlet.view()
         if broker.state not in ("connected", "off"):
             troubles.append(broker.sentence)
+        sparkplug = app.sparkplug.view()
+        if sparkplug.state != "off" and sparkplug.sentence:
+            troubles.append(f"Sparkplug: {sparkplug.sentence}")
         # One machine that is switched off does not make the gateway ill; no data at all, or no store, does.
         healthy = ring.state != "down" and (flowing > 0 or not devices)
         tags = app.line.liveness.device_tags

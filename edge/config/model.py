@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from edge.alarms import AlarmOptions, AlarmRule
 from edge.errors import Problem
 from edge.outlets.options import MqttOptions
+from edge.outlets.sparkplug.options import SparkplugOptions
 from edge.production import MachineOptions, ShiftsOptions
 from edge.sources.modbus import ModbusOptions
 from edge.sources.mqtt import MqttSourceOptions
@@ -93,6 +94,7 @@ class GatewayFile(BaseModel):
     files: FileOptions = FileOptions()
     storage: StorageOptions = StorageOptions()
     mqtt: MqttOptions = MqttOptions()
+    sparkplug: SparkplugOptions = SparkplugOptions()
     web: WebOptions = WebOptions()
     alarms: AlarmOptions = AlarmOptions()
     device: tuple[DeviceOptions, ...] = ()

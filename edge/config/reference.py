@@ -15,6 +15,7 @@ from edge.alarms import COLUMNS as ALARM_COLUMNS
 from edge.alarms import AlarmOptions
 from edge.config.model import TAG_COLUMNS, FileOptions, GatewayOptions, SiteOptions
 from edge.outlets.options import MqttOptions
+from edge.outlets.sparkplug.options import SparkplugOptions
 from edge.production import MachineOptions, ShiftsOptions
 from edge.sources.modbus import ModbusOptions
 from edge.sources.mqtt import MqttSourceOptions
@@ -30,6 +31,7 @@ SECTIONS: tuple[tuple[str, type[BaseModel]], ...] = (
     ("`[files]`", FileOptions),
     ("`[storage]`", StorageOptions),
     ("`[mqtt]`", MqttOptions),
+    ("`[sparkplug]`", SparkplugOptions),
     ("`[web]`", WebOptions),
     ("`[alarms]`", AlarmOptions),
     ('`[[device]]` with `type = "opcua"`', OpcuaOptions),
