@@ -212,7 +212,7 @@ class History:
         batch = batch.select(np.argsort(batch.time, kind="stable"))
         inside = (batch.time > span.since) & (batch.time < span.until)
         inside[1:] &= batch.time[1:] > batch.time[:-1]
-        return batch.select(inside)
+        return batch.select(np.flatnonzero(inside)[: self._options.backfill_rows_max - span.rows])
 
 
 def _date(time: int) -> datetime:
