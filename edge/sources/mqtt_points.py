@@ -42,6 +42,11 @@ def parse_address(tag_index: int, address: str, type: str) -> MqttPoint:  # noqa
         topic, path = wild[0], text[wild.end() + 1 :]
     else:
         topic, _, path = text.partition("#")
+        if path and topic.endswith("/"):
+            raise ValueError(
+                f"{address!r}: write {topic}##{path} for every topic below {topic[:-1]}, or {topic[:-1]}#{path} for it "
+                "alone; # as a wildcard must be the whole last level"
+            )
     check_filter(topic)
     if type not in TYPES:
         raise ValueError(
