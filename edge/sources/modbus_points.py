@@ -26,6 +26,7 @@ REGISTERS: Final[dict[str, int]] = {
 }  # fmt: skip
 """How many registers a value of each type takes; a text takes one per two characters."""
 
+_UNITS = "stated as 7/holding/20 or by unit_id of the device"
 _ADDRESS = re.compile(r"(?:(\d+)/)?([a-z]+)/(\d+)(?:\.(\d+))?")
 _TEXT = re.compile(r"string:(\d+)")
 
@@ -86,6 +87,10 @@ def parse_point(
     unit_id = options.unit_id if unit is None else int(unit)
     if unit_id > 255:
         raise ValueError(f"unit id {unit_id} is out of range; expected 0 to 255")
+    if unit_id == 0 and options.is_rtu:
+        raise ValueError(
+            f"unit id 0 is a broadcast on a serial line and nobody answers it; expected 1 to 255, {_UNITS}"
+        )
     kind, length = _parse_type(type.strip())
     bit = None if bit_text is None else int(bit_text)
     _check_bit(area, kind, bit, address)
