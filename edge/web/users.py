@@ -34,10 +34,8 @@ _COMMON: Final = frozenset(
         "iloveyou1234", "operator1234", "engineer1234",
     }
 )  # fmt: skip
-_HASHER: Final = PasswordHasher(time_cost=2, memory_cost=19_456, parallelism=1)
+HASHER: Final = PasswordHasher(time_cost=2, memory_cost=19_456, parallelism=1)
 """argon2id, 19 MiB, two passes: the OWASP password storage cheat sheet's least; about 50 ms on a gateway."""
-_NOBODY: Final = _HASHER.hash(os.urandom(16).hex())
-"""Checked for names that do not exist, so that they take as long as those that do."""
 
 
 class User(msgspec.Struct, frozen=True, kw_only=True):
@@ -87,15 +85,19 @@ def _normal(password: str) -> str:
 class Users:
     """The users of one gateway. `load` first. `add`, `set_password` and `check` take about 50 ms: not for a loop."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, hasher: PasswordHasher = HASHER) -> None:
         self.path = path
+        self._hasher = hasher
         self._users: dict[str, User] = {}
+        self._nobody = ""
 
     def __len__(self) -> int:
         return len(self._users)
 
     def load(self) -> None:
         """Read the file; none means no users. Raises StorageError if it cannot be read or understood."""
+        # Checked for names that do not exist, so that they take as long as those that do.
+        self._nobody = self._hasher.hash(os.urandom(16).hex())
         try:
             text = self.path.read_bytes()
         except FileNotFoundError:
@@ -147,7 +149,7 @@ class Users:
         """Return the user if the password is right. Takes equally long whether there is such a user or not."""
         user = self._users.get(folded(name))
         try:
-            _HASHER.verify(_NOBODY if user is None else user.hash, _normal(password))
+            self._hasher.verify(self._nobody if user is None else user.hash, _normal(password))
         except (VerificationError, InvalidHashError):
             return None
         return user
@@ -163,7 +165,7 @@ class Users:
         what = weakness(name, password)
         if what:
             raise AndonError(f"{what}: a short sentence is strong and easy to remember")
-        user = User(name=name, role=role, hash=_HASHER.hash(_normal(password)), changed=now)
+        user = User(name=name, role=role, hash=self._hasher.hash(_normal(password)), changed=now)
         self._write((*(u for u in self._users.values() if u.name != name), user))
         return user
 
