@@ -202,10 +202,9 @@ class Scan:
         """Return what is known of every address, neighbours of a kind joined."""
         found: list[Range] = []
         judged = [self._judge(address) for address in range(self.first, self.end)]
-        for _, group in itertools.groupby(judged, lambda one: one.state):
+        for _, group in itertools.groupby(judged, lambda one: (one.state, one.size)):
             run = list(group)
-            size = min(len(run), max(one.size for one in run))
-            self._join(found, [dataclasses.replace(one, size=size) for one in run])
+            self._join(found, [dataclasses.replace(one, size=min(len(run), one.size)) for one in run])
         return found
 
     @staticmethod
