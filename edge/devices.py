@@ -152,6 +152,7 @@ class Devices:
             source,
             tags={index[row.tag]: row.tag for row in rows},
             put=self._inbox.put,
+            put_history=self._inbox.history,
             signal=self._inbox.signal,
             asset=options.asset,
             # A source that knows how slow it may be says so; None = it may be silent for as long as it likes.
