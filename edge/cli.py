@@ -17,6 +17,7 @@ from edge.commands.doctor import doctor
 from edge.commands.moment import moment
 from edge.commands.probe import probe
 from edge.commands.replay import replay
+from edge.commands.user import user
 from edge.errors import AndonError, ConfigError, Problem, StorageError, Unreachable
 
 if TYPE_CHECKING:
@@ -297,7 +298,7 @@ def reload(folder: Path | None) -> None:
     click.echo(outcome.sentence)
 
 
-for command in (browse, cert, doctor, probe, replay):
+for command in (browse, cert, doctor, probe, replay, user):
     main.add_command(command)
 
 if __name__ == "__main__":
