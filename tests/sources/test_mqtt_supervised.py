@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+from pathlib import Path
 
 import pytest
 from mqtt_peers import Client, Mosquitto
@@ -162,3 +163,14 @@ def test_columns_that_mean_nothing_for_a_publisher_are_refused(tmp_path):
     order, period = [str(problem) for problem in caught.value.problems]
     assert "order" in order
     assert "publisher decides" in period
+
+
+def test_the_examples_of_the_page_about_sources_are_a_valid_configuration(tmp_path):
+    page = (Path(__file__).parents[2] / "docs" / "sources.md").read_text()
+    devices, tags = (page.split(f"```{kind}\n")[1].split("```")[0] for kind in ("toml", "csv"))
+    config_folder(tmp_path, 1883, tags)
+    head = GATEWAY.split("[[device]]", maxsplit=1)[0]
+    (tmp_path / "gateway.toml").write_text(head + devices)
+    (tmp_path / "recording.csv").write_text("time,vibration\n2026-11-20T08:00:00Z,1\n")
+    config = load(tmp_path)
+    assert {row.device for row in config.tags} == {device.name for device in config.file.device}
