@@ -13,6 +13,7 @@ from edge.errors import Disconnected, Unreachable
 from edge.sources.modbus import ModbusOptions, parse_point
 from edge.sources.modbus_blocks import Limits, plan, split
 from edge.sources.modbus_options import shared_lines
+from edge.sources.supervisor import Supervisor
 from plant.batch import GOOD, Batch
 
 
@@ -60,7 +61,7 @@ async def test_the_backup_address_is_read_while_the_first_is_down_and_left_when_
 async def test_a_first_address_that_accepts_and_says_nothing_is_no_reason_to_stay():
     async with Scripted(lambda asked: None) as first, Scripted(tens) as backup:
         modbus = source(
-            first.port, ROW, backup_host="127.0.0.1", backup_port=backup.port, backup_return_s=0.1, timeout_ms=50
+            first.port, ROW, backup_host="127.0.0.1", backup_port=backup.port, backup_return_s=0.1, timeout_ms=150
         )
         await modbus.connect()
         with pytest.raises(Disconnected, match="does not answer"):
@@ -68,13 +69,29 @@ async def test_a_first_address_that_accepts_and_says_nothing_is_no_reason_to_sta
         await modbus.connect()
         for _ in range(30):
             assert values(await modbus.read()) == {0: 50.0}
-        assert "does not answer within 50 ms" in modbus.recovery
+        assert "does not answer within 150 ms" in modbus.recovery
         assert first.connections >= 2  # it was asked in the meantime
         first.script = None
         async with asyncio.timeout(10):
             while values(await modbus.read()) != {0: 5.0}:
                 pass
         await modbus.close()
+
+
+async def test_the_status_of_the_device_says_that_its_backup_is_in_use():
+    async with Scripted() as first, Scripted(tens) as backup:
+        modbus = source(first.port, ROW, backup_host="127.0.0.1", backup_port=backup.port)
+        await first.stop()
+        batches: asyncio.Queue[Batch] = asyncio.Queue(1)
+        supervisor = Supervisor(modbus, tags={0: "t"}, put=batches.put, signal=lambda signal: None)
+        running = asyncio.create_task(supervisor.run())
+        async with asyncio.timeout(10):
+            while values(await batches.get()) != {0: 50.0}:
+                pass
+        assert supervisor.status.state == "connected"
+        assert "is read at its backup address" in supervisor.status.sentence
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
 
 
 async def test_when_both_addresses_are_down_both_are_named_and_either_will_do():
@@ -132,7 +149,7 @@ async def test_a_serial_line_has_a_backup_server_too():
 async def test_a_lost_datagram_is_asked_again():
     plc = UdpCable()
     await plc.start()
-    modbus = rtu_source(ROW, timeout_ms=50, **plc.reached)
+    modbus = rtu_source(ROW, timeout_ms=200, **plc.reached)
     await modbus.connect()
     plc.lost = 1
     for _ in range(4):

@@ -382,7 +382,7 @@ async def test_the_frame_of_another_unit_or_size_is_no_reply(tmp_path, unit):
 async def test_a_dead_unit_is_left_alone_so_that_the_others_keep_their_period(tmp_path):
     async with pty_slave(tmp_path, lambda a: None if a.unit == 7 else a.right()) as (slave, pty):
         rows = [("7/holding/5", "uint16", ""), *((f"{unit}/holding/6", "uint16", "") for unit in (3, 9, 12))]
-        modbus = rtu_source(rows, serial_port=pty.path, timeout_ms=50)
+        modbus = rtu_source(rows, serial_port=pty.path, timeout_ms=200)
         await modbus.connect()
         before = clock.now().monotonic
         for _ in range(40):
@@ -400,12 +400,20 @@ async def test_a_dead_unit_is_left_alone_so_that_the_others_keep_their_period(tm
         await modbus.close()
 
 
+async def test_the_time_that_bytes_take_on_a_slow_line_is_no_time_out(tmp_path):
+    """17 characters of 10 bits at 300 bit/s take 567 ms; the device itself answers within 10 ms."""
+    async with pty_slave(tmp_path, lambda asked: [(0.2, asked.right())]) as (_, pty):
+        link = await open_link(rtu_options(serial_port=pty.path, baudrate=300))
+        assert (await link.request(1, 3, 10, 2, 0.01)).payload == struct.pack(">HH", 10, 11)
+        await link.close()
+
+
 async def test_one_lost_frame_is_no_failure(tmp_path):
     def script(asked: RtuAsked) -> bytes | None:
         return None if len(slave.asked) == 3 else asked.right()
 
     async with pty_slave(tmp_path, script) as (slave, pty):
-        modbus = rtu_source([("holding/5", "uint16", "")], serial_port=pty.path, timeout_ms=50)
+        modbus = rtu_source([("holding/5", "uint16", "")], serial_port=pty.path, timeout_ms=200)
         await modbus.connect()
         for _ in range(6):
             assert values(await modbus.read()) == {0: 5.0}
