@@ -1,12 +1,15 @@
 """Serial lines in gateway.toml: what cannot work is told before anything is opened."""
 
+import re
 import shutil
+import tomllib
 from pathlib import Path
 
 import pytest
 
 from edge.config import load
 from edge.errors import ConfigError
+from edge.sources.modbus import ModbusOptions
 
 SAMPLE = Path(__file__).parents[2] / "config"
 
@@ -38,3 +41,12 @@ def test_an_option_that_does_not_fit_the_transport_is_named_with_its_device(tmp_
     )
     (fault,) = found
     assert 'host does not belong to transport "rtu"' in fault
+
+
+def test_the_examples_of_the_page_are_valid():
+    page = (Path(__file__).parents[2] / "docs" / "modbus.md").read_text()
+    (example,) = re.findall(r"```toml\n(.*?)```", page, re.DOTALL)
+    devices = [ModbusOptions.model_validate(device) for device in tomllib.loads(example)["device"]]
+    assert [device.transport for device in devices] == ["rtu", "rtu_over_tcp"]
+    named = {key for key in re.findall(r"`([a-z_]+)", page) if "_" in key}
+    assert named - set(ModbusOptions.model_fields) == {"rtu_over_tcp"}
