@@ -29,8 +29,8 @@ PUBLISHED = (
     "gap",
     "gateway",
 )
-COMMIT_S_MAX = 2.0
-"""An event told this long before the kill is kept: a commit group is 0.2 s, the rest is for a busy disk and clock."""
+COMMIT_S_MAX = 5.0
+"""An event that happened this long before the kill is kept: a commit group is 0.2 s, the rest is for a busy machine."""
 
 
 @dataclass

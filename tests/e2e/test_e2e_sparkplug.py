@@ -77,7 +77,8 @@ def test_nothing_is_missing_after_kill_outage_and_absence(node: Daemon, broker: 
     broker.stop()
     time.sleep(2.0)
     broker.start()
-    until(lambda: len(host.of("NBIRTH")) >= 3 or host.tell(state=True, timestamp=2), "the host is back")
+    until(lambda: host.subscribed == 2, "the host is back")
+    host.tell(state=True, timestamp=2)
     assert metric(born(host, 3), "bdSeq")["value"] == 2
 
     host.tell(state=False, timestamp=10)
@@ -86,7 +87,9 @@ def test_nothing_is_missing_after_kill_outage_and_absence(node: Daemon, broker: 
     host.tell(state=True, timestamp=11)
     assert metric(born(host, 4), "bdSeq")["value"] == 3
     time.sleep(2.0)
-    kept = node.sql(f"SELECT epoch_ms(time), value FROM readings WHERE tag = '{TAG}' AND quality >= 192 ORDER BY time")
+    kept = node.sql(
+        f"SELECT epoch_us(time) // 1000, value FROM readings WHERE tag = '{TAG}' AND quality >= 192 ORDER BY time"
+    )
     until(lambda: not missing(kept, host), lambda: f"not told: {missing(kept, host)[:10]} of {len(kept)}")
     assert any(m.get("isHistorical") for d in host.of("DDATA") for m in d["payload"]["metrics"])
     assert seq_gaps(host) == []
