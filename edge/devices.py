@@ -170,7 +170,7 @@ class Devices:
         if device.task is not None:
             device.task.cancel()
             await asyncio.wait([device.task])
-        for alarm in ("communication", "no_data", "silent", "clock"):
+        for alarm in ("communication", "no_data", "silent", "clock", "certificate"):
             self._inbox.signal(
                 Condition(alarm=f"device.{name}.{alarm}", active=False, message=f"device {name} was removed or changed")
             )

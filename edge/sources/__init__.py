@@ -42,6 +42,16 @@ class Source(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """Something about a device that a person must see to, though data flows. A source that has such a thing keeps
+    them in `notices`, by the last part of the alarm's name: {"certificate": Notice(...)}.
+    """
+
+    sentence: str
+    priority: str
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Filled:
     """What came of filling the gap of a break. start, end: ns UTC, of the stretches that were asked for. count:

@@ -7,6 +7,7 @@ messages up. The freshest stamp of a batch speaks for the device; BAD readings a
 """
 
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Final
 
 import numpy as np
@@ -33,6 +34,28 @@ class Verdict:
     @property
     def is_wrong(self) -> bool:
         return self.offset_ns != 0
+
+    def sentence(self, device: str) -> str:
+        """Say it to the person who looks after the device."""
+        offset_s = self.offset_ns / NS_PER_S
+        if not self.is_wrong:
+            return f"the clock of device {device} is right"
+        if offset_s > 0:
+            return (
+                f"The clock of device {device} is {offset_s:.0f} s ahead of the gateway's. Its readings get the "
+                "gateway's time and are uncertain. Set the device's clock or the time server that it follows; if the "
+                "gateway is wrong, set its clock."
+            )
+        if self.stamp < FLOOR_NS:
+            day = datetime.fromtimestamp(self.stamp // NS_PER_S, UTC).date()
+            return (
+                f"The clock of device {device} has lost its time: it says {day}. Its readings get the gateway's time "
+                "and are uncertain. Set the device's clock and check its battery and its time server."
+            )
+        return (
+            f"The readings of device {device} are {-offset_s:.0f} s old when they arrive: its clock is behind the "
+            "gateway's, or its messages are held up. Set the device's clock or the time server that it follows."
+        )
 
 
 class ClockWatch:

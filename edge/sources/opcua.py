@@ -12,6 +12,7 @@ they were at first contact, the limits that the server taught us. Leaves reconne
 `connect` starts from nothing and resolves all namespaces anew.
 """
 
+import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import Final
@@ -22,10 +23,12 @@ from asyncua import ua
 from asyncua.ua import UaStatusCodeError
 from numpy.typing import NDArray
 
+from edge import clock
 from edge.errors import Disconnected, Unreachable
-from edge.sources import Filled
+from edge.sources import Filled, Notice
 from edge.sources.opcua_audit import Canary
 from edge.sources.opcua_backlog import Backlog
+from edge.sources.opcua_expiry import look
 from edge.sources.opcua_history import History
 from edge.sources.opcua_intake import Intake, explain
 from edge.sources.opcua_items import Learned
@@ -36,6 +39,7 @@ from edge.sources.opcua_recovery import Lasting, Recovery
 from edge.sources.opcua_session import Session, open_session
 from edge.sources.opcua_subscribe import NoSubscriptions, Subscriber
 from plant.batch import Batch
+from plant.instant import NS_PER_S
 from plant.texts import Texts
 
 __all__ = ["NodeAddress", "OpcuaOptions", "OpcuaPoint", "OpcuaSource", "parse_node"]
@@ -83,6 +87,9 @@ class OpcuaSource:
             Recovery(options.name),
             Backlog(self._intake),
         )
+        self.notices: dict[str, Notice] = {}
+        self._expiry: asyncio.Task[tuple[Notice | None, bool]] | None = None
+        self._expiry_at = 0
         self._session: Session | None = None
         self._reader: Subscriber | Poller | None = None
 
@@ -154,11 +161,35 @@ class OpcuaSource:
         if self._reader is None:
             raise Disconnected(f"device {self.name} is not connected")
         batch = await self._reader.read()
+        self._watch_expiry()
         self.lost = self._intake.lost
         return batch
 
+    def _watch_expiry(self) -> None:
+        """Judge the certificates now and then. Raises Disconnected if ours was renewed: connect anew with it."""
+        now = clock.now().monotonic
+        session = self._session
+        if session is None or not session.own_certificate:
+            return
+        if self._expiry is not None and self._expiry.done():
+            expiry, self._expiry = self._expiry, None
+            notice, is_renewed = expiry.result()
+            self.notices = {"certificate": notice} if notice else {}
+            if is_renewed:
+                raise Disconnected(f"{session.where}: our certificate was renewed, the new one is used from now on")
+        elif self._expiry is None and now >= self._expiry_at:
+            self._expiry_at = now + int(self._options.certificate_check_s * NS_PER_S)
+            own, server = session.own_certificate, session.server_certificate
+            self._expiry = asyncio.create_task(
+                asyncio.to_thread(look, self._options, own, server), name=f"opcua-expiry-{self.name}"
+            )
+
     async def close(self) -> None:
         """Let go of the session and its subscriptions; idempotent, bounded in time."""
+        expiry, self._expiry = self._expiry, None
+        if expiry is not None:
+            await asyncio.wait([expiry])
+        self._expiry_at = 0
         reader, self._reader = self._reader, None
         session, self._session = self._session, None
         if reader is not None:

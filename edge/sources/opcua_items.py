@@ -208,4 +208,5 @@ class MonitoredItems:
             request.Parameters.SubscriptionId = subscription.id
             chunk = positions[first : first + size]
             request.Parameters.MonitoredItemIds = [subscription.items.pop(position) for position in chunk]
-            await self._session.call(request, ua.DeleteMonitoredItemsResponse)
+            with contextlib.suppress(UaStatusCodeError):
+                await self._session.call(request, ua.DeleteMonitoredItemsResponse)

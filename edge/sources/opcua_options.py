@@ -112,6 +112,13 @@ class OpcuaOptions(BaseModel):
     pki_dir: Path = Field(
         Path("pki"), description="folder of certificates: own, trusted, issuers, rejected; relative to the state folder"
     )
+    certificate_check_s: float = Field(
+        600.0,
+        description="how often the expiry of our and the server's certificate is judged, and our file looked at for a "
+        "renewed one, s",
+        ge=0.05,
+        le=86_400.0,
+    )
     server_uri: str = Field("", description="ApplicationUri that the server must have; empty = the one that it states")
     check_host: bool = Field(True, description="the server's certificate must name the host of url")
     require_crl: bool = Field(

@@ -117,6 +117,13 @@ def read_identity(certificate: Path, private_key: Path, what: str) -> Identity:
     return Identity(found, key, uris[0] if uris else "", certificate)
 
 
+def application_identity(certificate: Path | None, private_key: Path | None, pki: Path) -> Identity:
+    """Return who we are: the configured certificate, else our own in `pki`. Raises Refused."""
+    if certificate is not None and private_key is not None:
+        return read_identity(certificate, private_key, "certificate")
+    return own_identity(pki)
+
+
 def own_identity(pki: Path) -> Identity:
     """Return the gateway's own certificate from `pki`/own, made on the first call. Raises Refused."""
     certificate = pki / "own" / "certs" / "andon.der"

@@ -24,7 +24,7 @@ from edge.errors import AndonError, Disconnected, Refused, Unreachable
 from edge.sources.opcua_frames import CHUNK_SIZE_MAX, CHUNKS_MAX, MESSAGE_SIZE_MAX, Frames
 from edge.sources.opcua_intake import explain
 from edge.sources.opcua_options import OpcuaOptions
-from edge.sources.opcua_security import Identity, check_server, own_identity, read_identity, thumbprint
+from edge.sources.opcua_security import Identity, application_identity, check_server, read_identity, thumbprint
 
 CHANNEL_LIFETIME_MS: Final = 3_600_000
 CHANNEL_RENEWAL: Final = 0.75
@@ -82,10 +82,7 @@ def _credentials(options: OpcuaOptions) -> _Credentials:
     """Read certificates and password. Raises Refused naming the file."""
     application = user = password = None
     if options.security_policy != "None":
-        if options.certificate is not None and options.private_key is not None:
-            application = read_identity(options.certificate, options.private_key, "certificate")
-        else:
-            application = own_identity(options.pki_dir)
+        application = application_identity(options.certificate, options.private_key, options.pki_dir)
     if options.user_certificate is not None and options.user_private_key is not None:
         user = read_identity(options.user_certificate, options.user_private_key, "user certificate")
     if options.password_file is not None:
@@ -99,7 +96,8 @@ def _credentials(options: OpcuaOptions) -> _Credentials:
 class Session:
     """An open session. Made by `open_session`; `close` lets go of it and never raises.
 
-    offers: policies and modes of the server's endpoints. server_certificate: DER, pinned; empty without security.
+    offers: policies and modes of the server's endpoints. server_certificate: DER, pinned; own_certificate:
+    DER; both empty without security.
     """
 
     def __init__(self, client: Any, options: OpcuaOptions) -> None:
@@ -108,6 +106,7 @@ class Session:
         self.where = f"device {options.name} ({options.url})"
         self.offers: set[tuple[str, str]] = set()
         self.server_certificate: bytes = b""
+        self.own_certificate: bytes = b""
         self._renewal: asyncio.Task[None] | None = None
 
     @property
@@ -335,6 +334,7 @@ async def _handshake(session: Session, credentials: _Credentials) -> None:
         client.disconnect_socket()
         if protocol.transport is not None:
             protocol.transport.abort()
+        session.own_certificate = own.der
         session.server_certificate = await asyncio.to_thread(_checked_server, endpoint, options)
         await client.set_security(
             _POLICIES[options.security_policy],

@@ -1,9 +1,9 @@
 """One supervisor per device, the same for every protocol: keeps a source connected and says what is the matter.
 
 Owns when to connect, when to give up and how long to wait; the BAD readings of a lost device; the conditions
-`communication`, `no_data` and `clock` of `device.<name>`; the entries of the loss ledger. Leaves the protocol to the
-source and the alarms to the line. A device is connected when data came, not when a socket opened: one that accepts
-connections and says nothing does not flap.
+`communication`, `no_data` and `clock` of `device.<name>`, and what else the source notices; the entries of the loss
+ledger. Leaves the protocol to the source and the alarms to the line. A device is connected when data came, not when a
+socket opened: one that accepts connections and says nothing does not flap.
 """
 
 import asyncio
@@ -18,8 +18,8 @@ import structlog
 
 from edge import clock as edge_clock
 from edge.errors import Disconnected, Refused, Unreachable
-from edge.sources import Filled, Historian, Source
-from edge.sources.clock_watch import FLOOR_NS, ClockWatch, Verdict
+from edge.sources import Filled, Historian, Notice, Source
+from edge.sources.clock_watch import ClockWatch, Verdict
 from edge.tick import Condition, Occurred, Signal
 from plant.batch import Batch, bad
 from plant.events import Backfill, EventIds, Gap
@@ -115,6 +115,7 @@ class Supervisor:
         self._reconnects = 0
         self._problems: dict[int, str] | None = None
         self._named: dict[str, str] = {}
+        self._notices: dict[str, Notice] = {}
         self._data_until = now.utc
         self._down_since = 0
         self._connected_at: int | None = None
@@ -248,6 +249,9 @@ class Supervisor:
         if self._source.problems != self._problems:
             self._problems = dict(self._source.problems)
             self._tell_problems(self._problems)
+        notices = getattr(self._source, "notices", {})
+        if notices != self._notices:
+            self._tell_notices(notices)
         if self._source.lost == self._lost_told:
             self._lost_from = now.utc
         else:
@@ -328,35 +332,34 @@ class Supervisor:
             )
         )
 
+    def _tell_notices(self, notices: Mapping[str, Notice]) -> None:
+        """Tell which notices of the source are new, differ or have gone."""
+        name = self._source.name
+        for kind in sorted(notices.keys() | self._notices.keys()):
+            notice = notices.get(kind)
+            if notice != self._notices.get(kind):
+                self._signal(
+                    Condition(
+                        alarm=f"device.{name}.{kind}",
+                        active=notice is not None,
+                        message=notice.sentence if notice else f"{kind} of device {name}: all is well again",
+                        asset=self._asset,
+                        priority=notice.priority if notice else "medium",
+                        data={"device": name},
+                    )
+                )
+        self._notices = dict(notices)
+
     def _tell_clock(self, verdict: Verdict) -> None:
-        name, offset_s = self._source.name, verdict.offset_ns / NS_PER_S
-        if not verdict.is_wrong:
-            message = f"the clock of device {name} is right"
-        elif verdict.offset_ns > 0:
-            message = (
-                f"The clock of device {name} is {offset_s:.0f} s ahead of the gateway's. Its readings get the "
-                "gateway's time and are uncertain. Set the device's clock or the time server that it follows; if the "
-                "gateway is wrong, set its clock."
-            )
-        elif verdict.stamp < FLOOR_NS:
-            day = datetime.fromtimestamp(verdict.stamp // NS_PER_S, UTC).date()
-            message = (
-                f"The clock of device {name} has lost its time: it says {day}. Its readings get the gateway's time and "
-                "are uncertain. Set the device's clock and check its battery and its time server."
-            )
-        else:
-            message = (
-                f"The readings of device {name} are {-offset_s:.0f} s old when they arrive: its clock is behind the "
-                "gateway's, or its messages are held up. Set the device's clock or the time server that it follows."
-            )
+        name = self._source.name
         self._signal(
             Condition(
                 alarm=f"device.{name}.clock",
                 active=verdict.is_wrong,
-                message=message,
+                message=verdict.sentence(name),
                 asset=self._asset,
                 priority="medium",
-                data={"device": name, "offset_s": round(offset_s, 3)},
+                data={"device": name, "offset_s": round(verdict.offset_ns / NS_PER_S, 3)},
             )
         )
 

@@ -159,7 +159,7 @@ class Proxy:
         task = asyncio.current_task()
         self.tasks.add(task)
         server_reader, server_writer = await asyncio.open_connection("127.0.0.1", self.target)
-        both = [self._pump(reader, server_writer), self._pump(server_reader, writer)]
+        both = [self._pump(reader, server_writer), self._answer(server_reader, writer)]
         pumps = [asyncio.create_task(pump) for pump in both]
         try:
             await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
@@ -169,6 +169,9 @@ class Proxy:
             await asyncio.gather(*pumps, return_exceptions=True)
             for one in (writer, server_writer):
                 one.transport.abort()
+
+    async def _answer(self, reader, writer):
+        await self._pump(reader, writer)
 
     async def _pump(self, reader, writer):
         while data := await reader.read(65536):
