@@ -63,7 +63,7 @@ async def browse_server(
         root = await space.find(place)
         await space.tree(root, depth, standard=standard)
         nodes = [node for node in root.walk() if node is not root or root.is_variable]
-        found = Browsed(options.url, list(space.uris), root, _matching(nodes, pattern), space.cut_off)
+        found = Browsed(options.url, list(space.uris), root, select(nodes, pattern), space.cut_off)
         await space.read(found.variables, lambda done, of: tell("reading values", done, of))
     except UaStatusCodeError as error:
         raise Unreachable(f"{session.where} broke off while it was browsed: {explain(error.code)}") from error
@@ -75,7 +75,7 @@ async def browse_server(
     return found
 
 
-def _matching(nodes: Sequence["Node"], pattern: str) -> list["Node"]:
+def select(nodes: Sequence["Node"], pattern: str) -> list["Node"]:
     """Return the nodes whose path or node id holds the pattern, with all that lies below them, and what is above."""
     if not pattern:
         return list(nodes)
@@ -89,7 +89,7 @@ def _matching(nodes: Sequence["Node"], pattern: str) -> list["Node"]:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Keep asyncua from logging what it raises: the sentence is enough here."""
     import logging
 
@@ -220,7 +220,7 @@ def browse(
     try:
         if csv_path is not None and str(csv_path) != "-" and csv_path.exists():
             raise click.UsageError(f"{csv_path} exists already; name another file, nothing is overwritten")
-        with _quiet(), progress() as tell:
+        with quiet(), progress() as tell:
             found = asyncio.run(browse_server(options, place, pattern, depth, standard=standard, tell=tell))
     except AndonError as error:
         raise failed(in_words(error, options.url), what_to_do(error, options.url)) from error

@@ -87,6 +87,17 @@ async def test_a_part_of_the_tree_is_found_by_path_or_node(plc, place):
     ]
 
 
+async def test_csv_rows_carry_type_unit_range_and_description(plc):
+    result = await andon("browse", plc.url, "--csv", "-", "--device", "press")
+    rows = {row["tag"]: row for row in csv.DictReader(io.StringIO(result.stdout))}
+    assert list(rows) == [f"press.Line1.Press.{name}" for name in ("Oel_Temp", "Order", "Strokes", "Mode", "Order_2")]
+    hot = rows["press.Line1.Press.Oel_Temp"]
+    assert hot["address"] == "nsu=urn:test:plc;s=Press.Öl Temp"
+    assert (hot["type"], hot["unit"], hot["minimum"], hot["maximum"]) == ("", "Cel", "-20", "150")
+    assert hot["description"] == "Oil behind the pump"
+    assert rows["press.Line1.Press.Order"]["type"] == "string"
+
+
 async def test_depth_and_filter_keep_the_way_to_what_they_find(plc):
     result = await andon("browse", plc.url, "--json", "--depth", 2)
     assert [node["path"] for node in json.loads(result.stdout)["nodes"]] == [["Line1"], ["Line1", "Press"]]
