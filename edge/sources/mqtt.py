@@ -8,7 +8,7 @@ A retained message says nothing of its age. With a time of its own it is a readi
 has the time of its arrival and is UNCERTAIN until the next message (`retained`).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 import numpy as np
@@ -52,8 +52,8 @@ class MqttSource:
         self._missed_at: int | None = None
 
     @property
-    def problems(self) -> dict[int, str]:
-        return self._decoder.problems
+    def problems(self) -> Mapping[int, str]:
+        return self._decoder.problems.tell()
 
     async def connect(self) -> None:
         """Connect and subscribe. Raises Unreachable or Refused; a refused filter is a problem of its tags."""
@@ -69,7 +69,7 @@ class MqttSource:
         for point in self._points:
             if point.filter in refused:
                 why = f"the broker refuses the subscription to {point.filter}: {refused[point.filter]}"
-                self._decoder.problems[point.tag] = f"{why}; check its access control"
+                self._decoder.problems.set(point.tag, f"{why}; check its access control")
                 self._decoder.unheard.pop(point.filter, None)
         wait_s = self._options.first_message_s
         self._missed_at = self._clock().monotonic + round(wait_s * NS_PER_S) if wait_s else None
@@ -97,8 +97,6 @@ class MqttSource:
 
     def _note_unheard(self) -> None:
         waited = f"no message in the first {self._options.first_message_s:g} s"
-        self._decoder.problems = self._decoder.problems | {
-            tag: f"{waited} on {name}; check the topic, and whether its publisher runs"
-            for name, tags in self._decoder.unheard.items()
-            for tag in tags
-        }
+        for name, tags in self._decoder.unheard.items():
+            for tag in tags:
+                self._decoder.problems.note(tag, f"{waited} on {name}; check the topic, and whether its publisher runs")

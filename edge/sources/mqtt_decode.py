@@ -10,12 +10,12 @@ from typing import Any, Final
 
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
 
 from edge.sources.mqtt_options import MqttSourceOptions
 from edge.sources.mqtt_points import MqttPoint, Path, Topics, parse_path, show_path
+from edge.sources.mqtt_rows import Columns, Problems
 from edge.sources.mqtt_session import Arrived
-from plant.batch import BAD, EMPTY, GOOD, UNCERTAIN, Batch
+from plant.batch import BAD, GOOD, UNCERTAIN, Batch
 from plant.instant import NS_PER_MS, NS_PER_S
 from plant.texts import Texts
 
@@ -37,38 +37,8 @@ class Unreadable(Exception):
     """A value is not what its tag needs; the message says in what way."""
 
 
-class Columns:
-    """The rows of a batch while they are collected."""
-
-    __slots__ = ("quality", "tag", "time", "value")
-
-    def __init__(self) -> None:
-        self.tag: list[int] = []
-        self.time: list[int] = []
-        self.value: list[float] = []
-        self.quality: list[int] = []
-
-    def add(self, tag: int, time: int, value: float, quality: int) -> None:
-        self.tag.append(tag)
-        self.time.append(time)
-        self.value.append(value)
-        self.quality.append(quality)
-
-    def to_batch(self) -> Batch:
-        """Return the rows; a value that is not finite is BAD."""
-        if not self.tag:
-            return EMPTY
-        value = np.array(self.value, np.float64)
-        quality: NDArray[np.uint8] = np.array(self.quality, np.uint8)
-        finite = np.isfinite(value)
-        if not finite.all():
-            value[~finite] = np.nan
-            quality[~finite] = BAD
-        return Batch(np.array(self.tag, np.uint32), np.array(self.time, np.int64), value, quality)
-
-
 class Decoder:
-    """Decodes what arrives for a set of points. problems: tag index -> why its last message gave no value."""
+    """Decodes what arrives for a set of points. unheard: filters without a message yet, with their tags."""
 
     def __init__(self, options: MqttSourceOptions, points: Sequence[MqttPoint], texts: Texts) -> None:
         self._options = options
@@ -76,7 +46,7 @@ class Decoder:
         self._topics = Topics(points)
         self._time_path = parse_path(options.time_path)
         self._quality_path = parse_path(options.quality_path)
-        self.problems: dict[int, str] = {}
+        self.problems = Problems()
         self.unheard: dict[str, list[int]] = {}
         for point in points:
             self.unheard.setdefault(point.filter, []).append(point.tag)
@@ -135,9 +105,9 @@ class Decoder:
                     continue
             rows.add(tag, time, number, quality)
             if doubt:
-                self._note(tag, f"the message on topic {topic} {doubt}; its readings are uncertain")
-            elif self.problems and tag in self.problems:
-                self.problems = {other: why for other, why in self.problems.items() if other != tag}
+                self.problems.note(tag, f"the message on topic {topic} {doubt}; its readings are uncertain")
+            elif self.problems:
+                self.problems.clear(tag)
 
     def _to_number(self, point: MqttPoint, value: Any, payload: bytes) -> float:
         """Return the number or the code of the text. Raises Unreadable."""
@@ -173,12 +143,7 @@ class Decoder:
 
     def _bad(self, rows: Columns, tag: int, time: int, why: str) -> None:
         rows.add(tag, time, float("nan"), BAD)
-        self._note(tag, why)
-
-    def _note(self, tag: int, why: str) -> None:
-        """Keep the first sentence while a trouble lasts: the next ones say the same of other values."""
-        if tag not in self.problems:
-            self.problems = self.problems | {tag: why}
+        self.problems.note(tag, why)
 
 
 def _document(payload: bytes) -> Any:

@@ -12,6 +12,8 @@ Path = tuple[str | int, ...]
 
 TYPES: Final = ("", "number", "bool", "string")
 """How a tag's value may be written: a JSON number or Boolean; also a number as text; also on/off as text; a text."""
+COMPARISONS_MAX: Final = 200_000
+"""With more, the repetitions that a broker may send cost less than finding the filters that cause them."""
 FILTER_SIZE_MAX: Final = 65_535
 """MQTT 5.0, 1.5.4: a string has at most so many bytes."""
 
@@ -118,6 +120,8 @@ def without_covered(filters: Iterable[str]) -> list[str]:
     """Return the filters less those that another one covers: a broker may send a message once per filter."""
     distinct = sorted(set(filters))
     wild = [name for name in distinct if is_wild(name)]
+    if len(wild) * len(distinct) > COMPARISONS_MAX:
+        return distinct
     return [name for name in distinct if not any(other != name and matches(other, name) for other in wild)]
 
 

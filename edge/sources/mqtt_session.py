@@ -15,7 +15,7 @@ from typing import Final
 from paho.mqtt.enums import MQTTProtocolVersion
 
 from edge import clock as edge_clock
-from edge.errors import Disconnected
+from edge.errors import Disconnected, Unreachable
 from edge.mqtt.link import Link
 from edge.mqtt.wire import Closed, LinkEvent, Message, Opened, Received, Subscribed
 from edge.sources.mqtt_options import SubscriberOptions
@@ -72,7 +72,9 @@ class Session:
                     self._raise_if_over()
                     await self._change()
         except TimeoutError as error:
-            raise Disconnected(f"{self.peer}: the broker did not answer the subscription") from error
+            raise Unreachable(f"{self.peer}: the broker did not answer the subscription") from error
+        except Disconnected as error:
+            raise Unreachable(str(error)) from error
         return {name: why for name, why in self._answers.items() if why}
 
     async def messages(self) -> list[Arrived]:

@@ -8,7 +8,7 @@ Values that a node kept while nobody listened (`is_historical`) never become liv
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -20,6 +20,7 @@ from edge import clock as edge_clock
 from edge.errors import Disconnected, Refused
 from edge.mqtt.wire import Message
 from edge.sources import Filled
+from edge.sources.mqtt_rows import Problems
 from edge.sources.mqtt_session import Arrived, Session
 from edge.sources.sparkplug_node import Counts, EdgeNode, Rows
 from edge.sources.sparkplug_points import SparkplugPoint, SparkplugSourceOptions, parse_metric
@@ -64,15 +65,14 @@ class SparkplugSource:
     ) -> None:
         self.name = options.name
         self.tags: NDArray[np.uint32] = np.array([point.tag for point in points], np.uint32)
-        self.problems: dict[int, str] = {}
         self.lost = 0
         self.counts = Counts()
         self._options = options
         self._clock = clock
         self._session = Session(options, clock)
-        self._current: dict[int, str] = {}
+        self._problems = Problems()
         self._nodes = {
-            name: EdgeNode(name, [p for p in points if p.node == name], texts, self._current, self.counts)
+            name: EdgeNode(name, [p for p in points if p.node == name], texts, self._problems, self.counts)
             for name in sorted({point.node for point in points})
         }
         self._asking: dict[str, _Asking] = {}
@@ -85,6 +85,10 @@ class SparkplugSource:
         self._historical_dropped = 0
         self._historical_came = asyncio.Event()
 
+    @property
+    def problems(self) -> Mapping[int, str]:
+        return self._problems.tell()
+
     async def connect(self) -> None:
         """Connect, subscribe, and ask every node for its birth. Raises Unreachable or Refused."""
         self._is_open = False
@@ -95,7 +99,7 @@ class SparkplugSource:
         for node in self._nodes.values():
             node.restart()
             self._hasten(node)
-        self._current.clear()
+        self._problems.forget()
         if filters and len(refused) == len(filters):
             why = next(iter(refused.values()))
             raise Refused(
@@ -104,11 +108,11 @@ class SparkplugSource:
         for name, node in self._nodes.items():
             if f"{prefix}/{name}/#" in refused:
                 why = f"the broker refuses the subscription to edge node {name}; check its access control"
-                self._current |= dict.fromkeys((point.tag for point in node.points), why)
+                for point in node.points:
+                    self._problems.set(point.tag, why)
         self._opened_at = self._clock().monotonic
         self._settle_at = 0
         self._misses_told = False
-        self.problems = dict(self._current)
         self._is_open = True
 
     async def read(self) -> Batch:
@@ -129,8 +133,6 @@ class SparkplugSource:
         if rows.historical.tag:
             self._keep_historical(rows.historical.to_batch())
         self.lost = self.counts.missed + self._session.dropped + self._historical_dropped
-        if self.problems != self._current:
-            self.problems = dict(self._current)
         return rows.live.to_batch() if rows.live.tag else EMPTY
 
     async def close(self) -> None:
@@ -185,7 +187,7 @@ class SparkplugSource:
                     "check its name, the group and whether it runs"
                 )
                 for point in node.points if not node.is_born else ():
-                    self._current.setdefault(point.tag, why)
+                    self._problems.note(point.tag, why)
 
     def _ask_for_births(self) -> None:
         if not self._options.request_rebirth:

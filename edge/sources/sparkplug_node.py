@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from google.protobuf.message import DecodeError
 
-from edge.sources.mqtt_decode import Columns
+from edge.sources.mqtt_rows import Columns, Problems
 from edge.sources.sparkplug_points import SparkplugPoint
 from edge.sources.sparkplug_values import Unreadable, to_ns, to_quality, to_value
 from edge.sparkplug_payload import BDSEQ, SEQ_COUNT, Payload
@@ -52,14 +52,14 @@ class Rows:
 
 
 class EdgeNode:
-    """Feed every message of the node to `take`. problems: tag index -> why it has no data, shared by all nodes."""
+    """Feed every message of the node to `take`. problems, counts: shared by all nodes."""
 
     def __init__(
         self,
         name: str,
         points: Sequence[SparkplugPoint],
         texts: Texts,
-        problems: dict[int, str],
+        problems: Problems,
         counts: Counts,
     ) -> None:
         self.name = name
@@ -86,10 +86,11 @@ class EdgeNode:
     def take(self, rows: Rows, kind: str, device: str, data: bytes, arrived: int) -> None:
         """Use one message. kind: NBIRTH, DBIRTH, NDATA, DDATA, NDEATH or DDEATH. arrived: ns UTC."""
         try:
-            payload = Payload.FromString(data)
-        except DecodeError:
+            self._use(rows, kind, device, Payload.FromString(data), arrived)
+        except (DecodeError, UnicodeDecodeError):
             self.wants_birth = f"a message {kind} is no Sparkplug B payload"
-            return
+
+    def _use(self, rows: Rows, kind: str, device: str, payload: Any, arrived: int) -> None:
         if kind == "NBIRTH":
             self._node_born(rows, payload, arrived)
             return
@@ -143,10 +144,7 @@ class EdgeNode:
             if metric.HasField("alias"):
                 self._aliases[metric.alias] = known
         for point in self.points:
-            if point.device != device:
-                continue
-            self._problems.pop(point.tag, None)
-            if point.metric not in born:
+            if point.device == device and point.metric not in born:
                 owner = f"device {device} of edge node {self.name}" if device else f"edge node {self.name}"
                 why = f"{owner} has no metric {point.metric} in its birth; check the address in tags.csv"
                 self._lost(rows, [point], arrived, why)
@@ -170,14 +168,14 @@ class EdgeNode:
                     value = to_value(metric, known.datatype, text=point.text)
                 except Unreadable as error:
                     columns.add(point.tag, time, float("nan"), BAD)
-                    if not metric.is_historical and point.tag not in problems:
-                        problems[point.tag] = f"metric {point} {error}"
+                    if not metric.is_historical:
+                        problems.set(point.tag, f"metric {point} {error}")
                     continue
                 if isinstance(value, str):
                     value = float(self._texts.code(point.tag, value))
                 columns.add(point.tag, time, value, to_quality(metric))
-                if point.tag in problems and not metric.is_historical:
-                    del problems[point.tag]
+                if problems and not metric.is_historical:
+                    problems.clear(point.tag)
 
     def _node_died(self, rows: Rows, payload: Any, arrived: int) -> None:
         """The broker tells the death of a connection: it counts if it is the one whose birth is known (6.4.7)."""
@@ -198,7 +196,7 @@ class EdgeNode:
     def _lost(self, rows: Rows, points: Sequence[SparkplugPoint], arrived: int, why: str) -> None:
         for point in points:
             rows.live.add(point.tag, arrived, float("nan"), BAD)
-            self._problems[point.tag] = why
+            self._problems.set(point.tag, why)
 
     def _count(self, kind: str, payload: Any) -> None:
         if not payload.HasField("seq") or self._seq is None:

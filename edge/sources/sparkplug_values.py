@@ -1,5 +1,6 @@
 """A Sparkplug metric -> a number, a time and a quality (Eclipse Sparkplug 3.0.0, 6.4). Pure."""
 
+import math
 from typing import Any, Final
 
 from edge.sparkplug_payload import DataType
@@ -26,6 +27,9 @@ def to_value(metric: Any, datatype: int, *, text: bool) -> float | str:
     if field is None or metric.is_null:
         raise Unreadable("is null")
     value = getattr(metric, field)
+    if field == "string_value" and isinstance(value, bytes):
+        # What protobuf returns for bytes that are no UTF-8.
+        raise Unreadable("is no UTF-8 text")
     bits = _BITS.get(datatype, 0)  # type: ignore[call-overload]
     if bits and field in ("int_value", "long_value"):
         # Negative numbers travel as two's complement in a field without sign.
@@ -42,7 +46,10 @@ def to_value(metric: Any, datatype: int, *, text: bool) -> float | str:
     if field not in _NUMBERS:
         hint = "; set the tag's type to string" if field == "string_value" else ""
         raise Unreadable(f"has data type {name_of(datatype)}, expected a number{hint}")
-    return float(value)
+    number = float(value)
+    if not math.isfinite(number):
+        raise Unreadable("is not a finite number")
+    return number
 
 
 def to_ns(metric: Any, payload: Any, arrived: int) -> int:
