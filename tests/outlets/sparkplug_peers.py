@@ -58,6 +58,8 @@ class Host:
 
     def __init__(self, port: int, host_id: str = "scada1", born: int = 1) -> None:
         self.messages: list[dict[str, Any]] = []
+        self.subscribed = 1
+        """How often it connected and subscribed."""
         self.process = subprocess.Popen(
             [node_or_skip(), "host.js", str(port), host_id, str(born)],
             cwd=PEER,
@@ -74,7 +76,11 @@ class Host:
     def _read(self) -> None:
         assert self.process.stdout is not None
         for line in self.process.stdout:
-            self.messages.append(json.loads(line))
+            message = json.loads(line)
+            if "topic" in message:
+                self.messages.append(message)
+            else:
+                self.subscribed += 1
 
     def __enter__(self) -> "Host":
         return self
