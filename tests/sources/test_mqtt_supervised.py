@@ -62,6 +62,10 @@ class Line:
     def __init__(self) -> None:
         self.last: dict[int, tuple[float, int]] = {}
         self.active: dict[str, Condition] = {}
+        self.history: list[tuple[int, int, float]] = []
+
+    async def put_history(self, batch) -> None:
+        self.history += zip(batch.tag.tolist(), batch.time.tolist(), batch.value.tolist(), strict=True)
 
     async def put(self, batch) -> None:
         for tag, value, quality in zip(batch.tag.tolist(), batch.value.tolist(), batch.quality.tolist(), strict=True):
@@ -92,6 +96,7 @@ async def running(folder):
             source,
             tags={index[row.tag]: row.tag for row in rows},
             put=line.put,
+            put_history=line.put_history,
             signal=line.signal,
             backoff=Backoff(first_s=0.1, cap_s=0.3),
         )
@@ -132,6 +137,10 @@ async def test_the_death_of_the_broker_is_told_and_its_return_brings_the_data_ba
                 await line.until(lambda: "device.hall.no_data" in line.active)
                 assert "oven.mode" in line.active["device.hall.no_data"].message
                 assert "has no mode" in line.active["device.hall.no_data"].message
+                kept = {"alias": 1, "type": "Double", "value": 7, "timestamp": 1_790_000_000_000, "isHistorical": True}
+                node.say(data={"": [kept]})
+                await line.until(lambda: line.history == [(2, 1_790_000_000_000_000_000, 7.0)])
+                assert line.last[2] == (0.5, GOOD), "a kept value does not move the live one"
                 node.say(die=True)
                 await line.until(lambda: line.last[2][1] == BAD)
                 await line.until(lambda: "device.cell.no_data" in line.active)
