@@ -14,6 +14,7 @@ from edge.commands import EXIT_CONFIG, EXIT_FAILED, config_option, default_folde
 from edge.commands.browse import browse
 from edge.commands.cert import cert
 from edge.commands.doctor import doctor
+from edge.commands.import_ import import_
 from edge.commands.init import init
 from edge.commands.moment import moment
 from edge.commands.probe import probe
@@ -299,7 +300,7 @@ def reload(folder: Path | None) -> None:
     click.echo(outcome.sentence)
 
 
-for command in (browse, cert, init, doctor, probe, replay, user):
+for command in (browse, cert, doctor, import_, init, probe, replay, user):
     main.add_command(command)
 
 if __name__ == "__main__":
