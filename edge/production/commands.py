@@ -123,7 +123,7 @@ def _correct(machine: Machine, command: Command, now: int) -> str:
             rejected=rejected,
         )
     )
-    return f"corrected {machine.options.name} from {arguments['start']} to {arguments['end']}"
+    return f"corrected {machine.options.name} from {_local(machine, start)} to {_local(machine, end)}"
 
 
 def _refuse_overlap(machine: Machine, start: int, end: int) -> None:

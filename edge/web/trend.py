@@ -18,6 +18,8 @@ POINTS_MAX: Final = 600
 HOLD_S: Final = 300
 """Five times the default heartbeat of a tag."""
 LOOK_BACK_S: Final = HOLD_S
+GRID_US: Final = 100_000
+"""Lengths of buckets are multiples of this, in microseconds."""
 ROWS_MAX: Final = TAGS_MAX * (POINTS_MAX + 2)
 TIMEOUT_S: Final = 15.0
 
@@ -66,7 +68,7 @@ def window(end_ns: int, span_s: int, points: int, since_ms: int = 0) -> Window:
 
     The grid does not move with now, so that the next answer continues this one.
     """
-    bucket = max(1, span_s * 1_000_000 // points // 100_000) * 100_000
+    bucket = -(-span_s * 1_000_000 // (points * GRID_US)) * GRID_US
     end = -(-(end_ns // 1000) // bucket) * bucket
     start = end - -(-span_s * 1_000_000 // bucket) * bucket
     if since_ms:

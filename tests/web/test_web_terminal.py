@@ -30,6 +30,13 @@ def test_the_summary_says_what_matters():
         assert words in text
 
 
+def test_a_figure_that_rests_on_too_little_has_a_question_mark():
+    snapshot = msgspec.structs.replace(plain(), machines=[machine("cnc", "a/b/c", uncertain=True)])
+    assert "88%?" in screen(summary(snapshot))
+    assert "cnc=running,88%?" in plain_line(snapshot)
+    assert "?" not in plain_line(plant())
+
+
 @pytest.mark.parametrize("height", [24, 30, 50])
 @pytest.mark.parametrize("count", [0, 1, 3, 12, 100])
 def test_the_summary_fits_the_screen(count, height):

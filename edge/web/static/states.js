@@ -1,6 +1,6 @@
 // The shift as a row of states per machine. A stop is given its reason in two taps: the stop, then the reason.
 
-import { $, make, put } from "./dom.js";
+import { $, list, make, put } from "./dom.js";
 import { shortTime, span, words } from "./format.js";
 import { command, withRight } from "./session.js";
 
@@ -102,20 +102,15 @@ function axis(history) {
   return row;
 }
 
-function stopButton({ history, piece }) {
-  const node = make("button", "", "stop");
-  node.setAttribute("type", "button");
+function showStop(node, fields, { history, piece }) {
   node.dataset.state = piece.state;
-  node.appendChild(make("b", history.machine));
-  node.appendChild(make("span", stopText(piece)));
-  node.appendChild(make("span", piece.by ? `by ${piece.by}` : piece.reason ? "" : "why?", "quiet"));
+  put(fields.machine, history.machine);
+  put(fields.note, piece.by ? `by ${piece.by}` : piece.reason ? "" : "why?");
+  put(fields.text, stopText(piece));
   node.onclick = () => ask(history, piece);
-  return node;
 }
 
 function show() {
-  const held = document.activeElement;
-  if (held?.classList?.contains("stop") && $("stops").contains(held)) return; // not under a person's finger
   $("histories").replaceChildren(...histories.map(bar), ...(histories.length ? [axis(histories[0])] : []));
   const stops = histories.flatMap((history) =>
     history.spans
@@ -123,7 +118,8 @@ function show() {
       .map((piece) => ({ history, piece })),
   );
   const ranked = rankStops(stops);
-  $("stops").replaceChildren(...ranked.slice(0, all ? ranked.length : STOPS_MAX).map(stopButton));
+  const shown = ranked.slice(0, all ? ranked.length : STOPS_MAX);
+  list($("stops"), "stop-row", shown, ({ history, piece }) => `${history.machine} ${piece.exact[0]}`, showStop);
   const open = stops.filter(({ piece }) => !piece.reason).length;
   put($("stops-line"), stops.length ? `${stops.length} stops of a minute or more, ${open} without a reason` : "no stop of a minute or more");
   $("stops-all").hidden = ranked.length <= STOPS_MAX;
@@ -150,20 +146,21 @@ function ask(history, piece) {
 
 export async function refreshStates() {
   const question = ++asked;
+  let answers = [];
   try {
-    const answers = await Promise.all(
+    answers = await Promise.all(
       machines.map(async (machine) => {
         const query = new URLSearchParams({ machine, hours });
         const response = await fetch(`/api/states?${query}`, { cache: "no-store" });
         return response.ok ? response.json() : null;
       }),
     );
-    if (question !== asked) return;
-    histories = answers.filter((one) => one !== null);
-    show();
   } catch {
-    // The stream tells that contact is lost.
+    return; // the stream tells that contact is lost
   }
+  if (question !== asked) return; // a newer question is on its way
+  histories = answers.filter((one) => one !== null);
+  show();
 }
 
 // The snapshot says which machines there are, and a change of a state asks for the new row at once.
