@@ -21,6 +21,7 @@ from edge.config.points import check_points
 from edge.config.tags import make_table, make_tags
 from edge.config.toml_file import Key, TomlFile, read_toml
 from edge.errors import ConfigError, Problem
+from edge.outlets.sparkplug.plan import doubtful_names
 from edge.production import MachineOptions, ShiftsOptions, check_shifts, virtual_tags
 from edge.sources.modbus_options import shared_lines
 
@@ -53,6 +54,9 @@ def load(folder: Path) -> Config:
     _check_rules(file, tags, rules, problems, warnings)
     problems.extend(Problem(str(toml.path), toml.line(("mqtt",)), f"mqtt: {what}") for what in file.mqtt.problems())
     _check_files(toml, file, problems)
+    if file.sparkplug.enabled and not problems:
+        doubts = doubtful_names(make_table(make_tags(file, tags)), file.sparkplug.assets)
+        warnings.extend(Problem(str(file.files.tags), 0, what, "rename one") for what in doubts)
     if shifts and shifts_toml:
         problems.extend(Problem(str(shifts_toml.path), 0, what) for what in check_shifts(shifts, file.site.time_zone))
     if problems or shifts is None:

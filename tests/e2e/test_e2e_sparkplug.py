@@ -11,6 +11,7 @@ from e2e_peers import Broker, Daemon, until
 
 # The independent host application belongs to the tests of the outlets.
 sys.path.append(str(Path(__file__).parents[1] / "outlets"))
+from sparkplug_claims import covers
 from sparkplug_peers import Host, metric, seq_gaps
 
 TAG = "press.bearing_temperature"
@@ -54,6 +55,7 @@ def told(host: Host, tag: str) -> set[tuple[int, float]]:
     return {(m["timestamp"], m["value"]) for m in births + data}
 
 
+@covers("payloads-ndeath-will-message-publisher")
 def test_nothing_is_missing_after_kill_outage_and_absence(node: Daemon, broker: Broker, spb_host: Host) -> None:
     host = spb_host
     node.start()

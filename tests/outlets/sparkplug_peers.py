@@ -175,7 +175,9 @@ class Memory:
 class Box:
     """An edge node with everything around it that it needs."""
 
-    def __init__(self, port: int, memory: Memory | None = None, table: TagTable = TABLE, **options: Any) -> None:
+    def __init__(
+        self, port: int, memory: Memory | None = None, table: TagTable = TABLE, protocol: str = "auto", **options: Any
+    ) -> None:
         self.memory = memory or Memory()
         self.alarms: dict[str, AlarmTransition] = {}
         self.audited: list[Event] = []
@@ -183,7 +185,7 @@ class Box:
         self._clock = time.time_ns()
         self.node = SparkplugNode(
             SparkplugOptions(**{"enabled": True, "publish_period_ms": 50, **options}),
-            MqttOptions(port=port, reconnect_delay_ms_min=20, reconnect_delay_ms_max=100),
+            MqttOptions(port=port, protocol=protocol, reconnect_delay_ms_min=20, reconnect_delay_ms_max=100),
             group="Acme",
             gateway="box1",
             table=table,

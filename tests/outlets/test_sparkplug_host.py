@@ -1,11 +1,13 @@
 """The edge node against an independent host application, over a real Mosquitto."""
 
 import asyncio
+import re
 import time
 from collections.abc import Iterator
 
 import pytest
 from outlets_peers import Mosquitto, Wire, mosquitto, until
+from sparkplug_claims import covers
 from sparkplug_peers import (
     CNC,
     CNC_ID,
@@ -39,6 +41,9 @@ def host(broker: Mosquitto) -> Iterator[Host]:
         yield host
 
 
+@covers(
+    "payloads-nbirth-edge-node-descriptor",
+)
 async def test_births_name_every_metric_with_value_type_unit_and_quality(broker: Mosquitto, host: Host) -> None:
     box = Box(broker.port)
     box.step((PRESS, 41.5), (PROGRAM, box.texts.code(PROGRAM, "P-17")), (CNC, 0.25, UNCERTAIN), (ROOM, 20.0))
@@ -119,6 +124,9 @@ async def test_a_rebirth_repeats_the_whole_sequence_with_the_same_bd_seq(broker:
         assert host.of("NDEATH") == []
 
 
+@covers(
+    "message-flow-device-dcmd-subscribe",
+)
 async def test_what_hosts_write_is_refused_and_audited(broker: Mosquitto, host: Host) -> None:
     box = Box(broker.port)
     async with running(box):
@@ -136,6 +144,9 @@ async def test_what_hosts_write_is_refused_and_audited(broker: Mosquitto, host: 
     assert box.audited[0].detail == {"metrics": "room.temperature"}
 
 
+@covers(
+    "operational-behavior-device-ddeath",
+)
 async def test_a_device_without_data_dies_and_is_born_again(broker: Mosquitto, host: Host) -> None:
     box = Box(broker.port)
     box.step((PRESS, 1.0), (PROGRAM, box.texts.code(PROGRAM, "a")), (CNC, 1.0))
@@ -178,8 +189,18 @@ async def test_alarms_are_metrics_of_the_node(broker: Mosquitto, host: Host) -> 
     assert seq_gaps(host) == []
 
 
-async def test_a_clean_end_says_ndeath_with_the_bd_seq_of_the_birth(broker: Mosquitto, host: Host) -> None:
-    box = Box(broker.port)
+@covers(
+    "message-flow-edge-node-birth-publish-connect",
+    "operational-behavior-edge-node-intentional-disconnect-ndeath",
+    "operational-behavior-edge-node-intentional-disconnect-packet",
+    "payloads-ndeath-will-message-publisher-disconnect-mqtt311",
+    "payloads-ndeath-will-message-publisher-disconnect-mqtt50",
+)
+@pytest.mark.parametrize("protocol", ["5", "3.1.1"])
+async def test_a_clean_end_says_ndeath_with_the_bd_seq_of_the_birth(
+    broker: Mosquitto, host: Host, protocol: str
+) -> None:
+    box = Box(broker.port, protocol=protocol)
     async with running(box):
         await host.until(lambda: host.of("NBIRTH"))
     await host.until(lambda: host.of("NDEATH"))
@@ -190,6 +211,9 @@ async def test_a_clean_end_says_ndeath_with_the_bd_seq_of_the_birth(broker: Mosq
     assert [m["name"] for m in death["payload"]["metrics"]] == ["bdSeq"]
     assert metric(death, "bdSeq")["value"] == metric(host.of("NBIRTH")[0], "bdSeq")["value"]
     assert (death["qos"], death["retain"]) == (1, False)
+    log = (broker.folder / "mosquitto.log").read_text()
+    connects = re.findall(r"as andon-box1-sparkplug \(p(\d), c(\d)", log)
+    assert connects[-1] == ("5" if protocol == "5" else "2", "1"), "no session of an earlier connection goes on"
 
 
 async def test_bd_seq_goes_on_over_runs_from_zero(broker: Mosquitto, host: Host) -> None:
@@ -226,6 +250,10 @@ async def test_nothing_is_born_before_the_primary_host_is_online(broker: Mosquit
         assert metric(host.of("NDEATH")[0], "bdSeq")["value"] == births[0]
 
 
+@covers(
+    "operational-behavior-edge-node-termination-host-offline-reconnect",
+    "payloads-state-subscribe",
+)
 async def test_what_the_primary_host_missed_follows_as_history(broker: Mosquitto) -> None:
     with Host(broker.port, "scada3", born=1) as host:
         box = Box(broker.port, primary_host_id="scada3")
@@ -251,6 +279,9 @@ async def test_what_the_primary_host_missed_follows_as_history(broker: Mosquitto
         assert seq_gaps(host) == []
 
 
+@covers(
+    "operational-behavior-primary-application-state-with-multiple-servers-single-server",
+)
 async def test_a_cut_wire_ends_in_the_will_and_everything_follows(broker: Mosquitto, host: Host) -> None:
     async with Wire(broker.port) as wire:
         box = Box(wire.port)

@@ -117,3 +117,17 @@ def same_but_for_case(names: Iterable[str]) -> list[tuple[str, str]]:
         if other != name:
             found.append((other, name))
     return found
+
+
+def doubtful_names(table: TagTable, assets: Sequence[str]) -> list[str]:
+    """Return a sentence for every two names that should differ by more than their case."""
+    plan = Plan(table, assets)
+    kinds = {
+        "device": [device.id for device in plan.devices],
+        "tag": [tag.name for device in plan.devices for tag in device.tags] + [tag.name for tag in plan.node_tags],
+    }
+    return [
+        f"Sparkplug hosts may take {kind} {second!r} for {first!r}: they differ only by case"
+        for kind, names in kinds.items()
+        for first, second in same_but_for_case(names)
+    ]
