@@ -34,6 +34,8 @@ NEARBY_NS: Final = 10 * NS_PER_S
 """Stretches that begin within this time are asked for together: one call has one start for all its nodes."""
 SETTLE_S: Final = 0.25
 """The points of a device come back within this time of each other."""
+ANSWER_S_MAX: Final = 30.0
+"""A historian may have to look on a disk."""
 CALLS_MAX: Final = 100_000
 """Answers for one group of nodes; a server that always has more is cut."""
 _HISTORY_READ: Final = 0x04
@@ -200,7 +202,7 @@ class History:
             one.NodeId = self._namespaces.resolve(self._addresses[span.position])
             one.ContinuationPoint = points[span.position]
             request.Parameters.NodesToRead.append(one)
-        return await self._session.send(request)
+        return await self._session.send(request, timeout_s=max(ANSWER_S_MAX, self._options.deadline_ms / 1000))
 
     def _decode(self, body: bytes, part: HistoryPart, span: Span) -> Batch:
         """Return the readings of one answer that lie inside the stretch, in the order of their times."""

@@ -106,7 +106,8 @@ class Intake:
             self._judge(columns, positions, unfit, reasons)
         time = _times(columns.source, columns.server, len(value), at.utc)
         if columns.source is not None:
-            self.stamp[positions] = np.where(columns.source > 0, time, self.stamp[positions])
+            given = columns.source.min() > 0
+            self.stamp[positions] = time if given else np.where(columns.source > 0, time, self.stamp[positions])
         if not asked:
             self.told[positions] = at.monotonic
         else:

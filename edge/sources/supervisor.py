@@ -190,8 +190,9 @@ class Supervisor:
             yield
         finally:
             filling.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await filling
+            await asyncio.wait([filling])
+            if not filling.cancelled():
+                filling.result()
 
     async def _fill(self, source: Historian, put: Callable[[Batch], Awaitable[None]]) -> None:
         with contextlib.suppress(Disconnected):  # whoever reads finds out as well, and tells
