@@ -27,7 +27,7 @@ from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from edge import clock
 from edge.errors import AndonError, Disconnected, Refused, Unreachable
-from edge.mqtt.client import TidyClient, leave_writing_to_us, pending
+from edge.mqtt.client import SAYS_NO, TidyClient, leave_writing_to_us
 from edge.mqtt.options import BrokerOptions
 from edge.mqtt.wire import Acknowledged, Closed, LinkEvent, Message, Opened, Received, Subscribed
 from plant.instant import NS_PER_S
@@ -38,14 +38,11 @@ RECEIVE_SIZE_MAX: Final = 1_048_576
 """Largest packet an MQTT 5 broker may send us, in bytes."""
 WAKE_S: Final = 1.0
 """How often an idle link looks at its keep-alive."""
+READS_MAX: Final = 200
+"""Packets read in one go before something may be sent."""
 HANDED_OVER_MAX: Final = 16
 """Hand-overs that the thread has not taken yet, before the link counts as congested."""
 JOIN_S: Final = 2.0
-
-_SAYS_NO: Final = {
-    "Bad user name or password", "Not authorized", "Client identifier not valid", "Banned", "Bad authentication method",
-    "Session taken over", "Topic name invalid", "Administrative action",
-}  # fmt: skip
 
 
 class Link:
@@ -145,7 +142,7 @@ class Link:
     # Everything below runs in the link's own thread.
 
     def _run(self) -> None:
-        client: Client | None = None
+        client: TidyClient | None = None
         try:
             client = self._connect()
             self._serve(client)
@@ -163,7 +160,7 @@ class Link:
             Closed(error, unanswered, self._version_unknown, attempted=client is not None, silent=self._unanswering)
         )
 
-    def _connect(self) -> Client:
+    def _connect(self) -> TidyClient:
         options = self._options
         client = TidyClient(
             CallbackAPIVersion.VERSION2,
@@ -214,7 +211,7 @@ class Link:
             raise Unreachable(f"cannot reach {options.address}: {error}{hint}") from error
         return client
 
-    def _serve(self, client: Client) -> None:
+    def _serve(self, client: TidyClient) -> None:
         sock = client.socket()
         if sock is None:
             return
@@ -230,13 +227,11 @@ class Link:
                 if wanted != interest:
                     interest = wanted
                     selector.modify(sock, interest)
-                ready = {key.fileobj for key, _ in selector.select(0 if pending(sock) else WAKE_S)}
+                ready = {key.fileobj for key, _ in selector.select(0 if client.has_more else WAKE_S)}
                 if self._wake_out in ready:
-                    with contextlib.suppress(BlockingIOError):
-                        self._wake_out.recv(4096)
                     # In this order: a hand-over after this line wakes again, one before it is taken below.
-                    self._woken = False
-                if not self._move(client, readable=sock in ready or pending(sock) > 0):
+                    self._hush()
+                if not self._move(client, readable=sock in ready or client.has_more):
                     return
                 if not self._opened and _monotonic() > deadline:
                     self._silent = True
@@ -249,15 +244,21 @@ class Link:
         while not (self._reads_on or self._stop):
             # In this order: the event loop takes the messages first and looks at `_full` then.
             self._full = True
-            if len(self._events) < self._inbound_max:
+            if not self._is_full():
                 break
             select.select([self._wake_out], [], [], WAKE_S)
-            with contextlib.suppress(BlockingIOError):
-                self._wake_out.recv(4096)
-            self._woken = False
+            self._hush()
         self._full = False
 
-    def _move(self, client: Client, *, readable: bool) -> bool:
+    def _hush(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            self._wake_out.recv(4096)
+        self._woken = False
+
+    def _is_full(self) -> bool:
+        return len(self._events) >= self._inbound_max
+
+    def _move(self, client: TidyClient, *, readable: bool) -> bool:
         """Send what was handed over, read what came. False when the connection is over."""
         if self._opened:
             self._hand_to(client)
@@ -266,6 +267,10 @@ class Link:
             self._reading = True
             try:
                 rc = client.loop_read()
+                for _ in range(READS_MAX):
+                    if rc != MQTTErrorCode.MQTT_ERR_SUCCESS or not client.has_more or self._is_full():
+                        break
+                    rc = client.loop_read()
             except (MQTTException, ValueError, IndexError, KeyError) as error:
                 raise Disconnected(f"{self._options.address} sent something that is not MQTT: {error}") from error
             finally:
@@ -325,7 +330,7 @@ class Link:
         self._version_unknown = name == "Unsupported protocol version"
         if self._version_unknown:
             self._failure = Unreachable(f"{said}; set protocol to the version that it speaks")
-        elif name in _SAYS_NO:
+        elif name in SAYS_NO:
             self._failure = Refused(f"{said}; check user, password_file, client_id and the broker's access control")
         else:
             self._failure = Unreachable(said)
@@ -337,7 +342,7 @@ class Link:
             self._unanswering = True
         if self._failure is None and flags.is_disconnect_packet_from_server:
             said = f"{self._options.address} ended the connection: {reason}"
-            if reason.getName() in _SAYS_NO:
+            if reason.getName() in SAYS_NO:
                 self._failure = Refused(f"{said}; is client_id {self._client_id!r} used twice?")
             else:
                 self._failure = Disconnected(said)
@@ -359,7 +364,7 @@ class Link:
         self._tell(Subscribed(filters, next(filter(None, whys), ""), whys))
 
     def _on_message(self, _client: Client, _data: Any, message: MQTTMessage) -> None:
-        if self._reads_on and len(self._events) >= self._inbound_max:
+        if self._reads_on and self._is_full():
             self.inbound_dropped += 1
             return
         try:

@@ -19,7 +19,7 @@ from modbus_rigs import modbus_over
 from mqtt_peers import Mosquitto, mqtt_source
 from paho.mqtt.client import Client
 from paho.mqtt.enums import CallbackAPIVersion
-from sparkplug_peers import sparkplug_source
+from sparkplug_node_peers import sparkplug_source
 
 from edge.errors import Disconnected, Refused, Unreachable
 from edge.sources import Source

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from mqtt_peers import Client, Mosquitto
-from sparkplug_peers import js_node
+from sparkplug_node_peers import js_node
 
 from edge.config import load
 from edge.devices import make_source

@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 from mqtt_peers import Client, Mosquitto, as_rows, read_rows
-from sparkplug_peers import js_node, sparkplug_source
+from sparkplug_node_peers import js_node, sparkplug_source
 
 from edge.errors import Disconnected
 from edge.sources import Historian
