@@ -8,6 +8,8 @@ call or in the configuration; what takes longer than a second shows how far it i
 """
 
 import contextlib
+import os
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -59,12 +61,20 @@ def print_problems(problems: list[Problem], colour: str = "red") -> None:
         click.secho(str(problem), fg=colour, err=True)
 
 
+def sentence(error: AndonError) -> str:
+    """Return the error in words; asyncio says "Connect call failed" where the system knows why it did."""
+    cause = error.__cause__
+    if isinstance(cause, OSError) and cause.errno and cause.errno > 0:
+        return re.sub(r"Connect call failed \([^)]*\)", os.strerror(cause.errno).lower(), str(error))
+    return str(error)
+
+
 def failed(error: AndonError, what_to_do: str = "") -> click.exceptions.Exit:
     """Say what went wrong and what to do about it; return the exit that the command raises."""
     if isinstance(error, ConfigError):
         print_problems(error.problems)
         return click.exceptions.Exit(EXIT_CONFIG)
-    click.secho(str(error), fg="red", err=True)
+    click.secho(sentence(error), fg="red", err=True)
     if what_to_do:
         click.secho(what_to_do, err=True)
     return click.exceptions.Exit(EXIT_FAILED)

@@ -7,6 +7,7 @@ and units for the tag list to `tag_rows`.
 """
 
 import base64
+import difflib
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -27,6 +28,7 @@ REFERENCES_PER_NODE: Final = 500
 DEPTH_MAX: Final = 50
 """Levels below the start; an address space may be a graph with cycles."""
 NODES_MAX: Final = 100_000
+NAMES_SHOWN: Final = 12
 
 _LIMITS: Final = (
     ua.ObjectIds.Server_ServerCapabilities_OperationLimits_MaxNodesPerBrowse,
@@ -154,7 +156,7 @@ class AddressSpace:
             exact = [child for child in node.children if child.path[-1] == name]
             found = exact or [child for child in node.children if child.path[-1].lower() == name.lower()]
             if not found:
-                there = ", ".join(child.path[-1] for child in node.children[:30]) or "nothing"
+                there = _named([child.path[-1] for child in node.children], name)
                 raise NotThere(
                     f"{self._session.where}: there is no {name!r} below {'/'.join(node.path)}; there is {there}"
                 )
@@ -364,6 +366,13 @@ class AddressSpace:
                 continue
             size = min(2 * size, self._per_read)
         return answers
+
+
+def _named(names: list[str], wanted: str) -> str:
+    """Return what there is in words: the most alike first, not more than a person reads."""
+    near = difflib.get_close_matches(wanted, names, 3, 0.5)
+    shown = [*near, *(name for name in names if name not in near)][:NAMES_SHOWN]
+    return (", ".join(shown) or "nothing") + (f" and {len(names) - len(shown)} more" if len(names) > len(shown) else "")
 
 
 def _too_much(error: Exception, session: Session) -> str:

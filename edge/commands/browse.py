@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import fnmatch
 import json
+import re
 import sys
 import time
 from collections import Counter
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edge.commands import EXIT_CONFIG, EXIT_FAILED, Progress, config_option, failed, json_option, progress
+from edge.commands import EXIT_CONFIG, EXIT_FAILED, Progress, config_option, failed, json_option, progress, sentence
 from edge.errors import AndonError, ConfigError, Disconnected, Refused, Unreachable
 
 if TYPE_CHECKING:
@@ -169,14 +170,19 @@ def opcua_options(server: str, folder: Path | None, given: dict[str, Any]) -> "O
 
 def in_words(error: AndonError, url: str) -> AndonError:
     """Return the error without the name of the device that was made up for a bare url."""
-    return type(error)(str(error).replace(f"device {UNNAMED} ({url})", url)) if len(error.args) == 1 else error
+    return (
+        error
+        if isinstance(error, ConfigError)
+        else type(error)(sentence(error).replace(f"device {UNNAMED} ({url})", url))
+    )
 
 
 def what_to_do(error: AndonError, url: str) -> str:
     """Return what to try next, in a sentence."""
     text = str(error)
     if isinstance(error, Refused) and "not trusted" in text:
-        return "compare the thumbprint with the server's, then: andon cert trust THUMBPRINT, and browse again"
+        found = re.search(r"certificate ([0-9a-f]{40})", text)
+        return f"if that is the server's thumbprint: andon cert trust {found[1][:12] if found else 'THUMBPRINT'}"
     if isinstance(error, Refused):
         return "see --policy, --mode, --user and --password-file"
     if isinstance(error, Unreachable) and any(word in text for word in ("be reached", "does not answer", "speak")):
@@ -257,11 +263,16 @@ def tally(found: Browsed, rows: Sequence[dict[str, str]]) -> str:
     against = Counter(reason for node in found.variables if (reason := reason_against(node)))
     why = ", ".join(f"{count} {reason}" for reason, count in against.most_common())
     objects = len(found.shown) - len(found.variables)
-    text = f"{len(found.variables)} variables and {objects} objects in {found.seconds:.1f} s; {len(rows)} can be tags"
+    text = f"{_count(len(found.variables), 'variable')} and {_count(objects, 'object')} in {found.seconds:.1f} s"
+    text += f"; {len(rows)} can be tags"
     text += f" (not: {why})" if why else ""
     silent = [node for node in found.shown if node.problem and not node.is_variable]
     text += f"; {len(silent)} objects did not show what is below them: {silent[0].problem}" if silent else ""
     return text + ("; the tree was cut off, ask for a part with --path" if found.cut_off else "")
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}" + ("" if number == 1 else "s")
 
 
 def as_data(found: Browsed) -> dict[str, Any]:

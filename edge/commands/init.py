@@ -15,7 +15,7 @@ from typing import Any
 
 import click
 
-from edge.commands import EXIT_CONFIG, EXIT_FAILED, failed, json_option, print_problems, progress
+from edge.commands import EXIT_CONFIG, EXIT_FAILED, failed, json_option, print_problems, progress, sentence
 from edge.commands.first_files import SHIFTS, Answers, files_of
 from edge.errors import AndonError, ConfigError
 
@@ -178,7 +178,9 @@ def init(folder: Path, *, contact: bool, yes: bool, as_json: bool, **given: Any)
 
 
 def _next(folder: Path, answers: Answers, tags: int) -> str:
-    name = answers.device.get("name")
+    if not answers.device:
+        return f"write your first [[device]] into {folder}/gateway.toml and its values into tags.csv, then andon check"
+    name = answers.device["name"]
     steps = {
         "opcua": f"andon browse {name} --config {folder}",
         "modbus": f"andon probe {name} --config {folder} --expect VALUE",
@@ -242,7 +244,7 @@ def _browse(ask: Asking, device: dict[str, Any]) -> tuple[list[dict[str, str]], 
         with quiet(), progress() as tell:
             found = asyncio.run(browse_server(options, standard=False, tell=tell))
     except AndonError as error:
-        click.secho(str(error), fg="yellow", err=True)
+        click.secho(sentence(error), fg="yellow", err=True)
         click.secho(f"{what_to_do(error, options.url)}\nthe device is written down all the same".strip(), err=True)
         return [], False
     rows = make_rows(found, options.name)
@@ -274,7 +276,7 @@ def _probe(device: dict[str, Any]) -> bool:
         click.echo(f"{found.what} answers" + (f"; it has {', '.join(legal)}" if legal else ""), err=True)
         return True
     if last is not None:
-        click.secho(str(last), fg="yellow", err=True)
+        click.secho(sentence(last), fg="yellow", err=True)
         click.secho(f"{what_to_do(last)}\nthe device is written down all the same".strip(), err=True)
     return False
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from edge.commands import EXIT_FAILED, Progress, config_option, failed, json_option, progress
+from edge.commands import EXIT_FAILED, Progress, config_option, failed, json_option, progress, sentence
 from edge.commands.register_scan import Answer, Range, Scan
 from edge.commands.registers import (
     ORDERS,
@@ -251,8 +251,10 @@ def probe(
             limit = requests_max if scan else min(2 * count + 20, requests_max)
             found = asyncio.run(probe_device(device, start, count, limit, tell))
     except AndonError as error:
-        sentence = str(error).replace("device probe at ", "")
-        raise failed(error if isinstance(error, ConfigError) else type(error)(sentence), what_to_do(error)) from error
+        if isinstance(error, ConfigError):
+            raise failed(error) from error
+        words = type(error)(sentence(error).replace("device probe at ", ""))
+        raise failed(words, what_to_do(error)) from error
     if wanted is not None:
         found.matches = find_matches(found.words, *wanted)
     if as_json:

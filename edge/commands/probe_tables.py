@@ -2,7 +2,7 @@
 
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import click
@@ -61,12 +61,13 @@ def _print_registers(found: Probed) -> None:
         return
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else TABLE_WIDTH_MIN
     kinds = (*_NARROW, *_WIDE) if width >= TABLE_WIDTH_MIN else _NARROW
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    for name in ("address", "hex", "uint16", "int16", "text", "order", *kinds):
-        table.add_column(name, justify="left" if name in ("address", "text", "order") else "right", no_wrap=True)
     addresses = sorted(found.words)
+    there = [kind for kind in kinds if any(decode(found.words, one, kind, "ABCD") is not None for one in addresses)]
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for name in ("address", "hex", "uint16", "int16", "text", "order", *there):
+        table.add_column(name, justify="left" if name in ("address", "text", "order") else "right", no_wrap=True)
     for address in addresses[:REGISTERS_SHOWN_MAX]:
-        _add_register(table, found.area, found.words, address, kinds)
+        _add_register(table, found.area, found.words, address, there)
     _console().print(table)
     if len(addresses) > REGISTERS_SHOWN_MAX:
         click.echo(
@@ -76,7 +77,7 @@ def _print_registers(found: Probed) -> None:
         click.echo(f"64-bit values: in a terminal of {TABLE_WIDTH_MIN} columns, or with --json", err=True)
 
 
-def _add_register(table: Table, area: str, words: Mapping[int, int], address: int, kinds: tuple[str, ...]) -> None:
+def _add_register(table: Table, area: str, words: Mapping[int, int], address: int, kinds: Sequence[str]) -> None:
     """Add the lines of a register: one per order, orders that make no difference together."""
     word = words[address]
     front = [f"{area}/{address}", f"{word:04x}", str(word), str(decode(words, address, "int16", "ABCD")), text_of(word)]

@@ -24,8 +24,9 @@ _RARE: Final = {"BADC": 2.0, "DCBA": 2.0, "bcd16": 5.0, "bcd32": 5.0, "float16":
 """The same for orders and types that few devices use."""
 EVIDENCE_EQUAL: Final = 1.5
 """Bits by which the best match must lead to be called the answer."""
-EVIDENCE_MIN: Final = 8.0
+EVIDENCE_MIN: Final = 6.0
 """Bits below which a match may well be an accident."""
+SMALL_BITS: Final = 4.0
 
 Number = int | float
 
@@ -120,8 +121,10 @@ def _evidence(words: Mapping[int, int], address: int, kind: str, raw: Number, to
     """
     registers = [words[address + i] for i in range(size_of(kind))]
     empty = (0, 0xFFFF) if raw < 0 and not kind.startswith("float") else (0,)
-    bits = 16 * sum(word not in empty for word in registers)
+    bits = 16.0 * sum(word not in empty for word in registers)
     step = 1.0
+    if not kind.startswith("float"):
+        bits = min(bits, math.log2(abs(raw)) + SMALL_BITS)  # small numbers stand in many registers
     if kind.startswith("float"):
         fraction = {"float16": 10, "float32": 23, "float64": 52}[kind]
         step = 2.0 ** (math.frexp(raw)[1] - 1 - fraction)
