@@ -8,6 +8,7 @@ import numpy as np
 from edge.assembly import make_alarms, make_line, make_production
 from edge.config import load, make_table, make_tags
 from edge.store import Store, open_storage
+from edge.tick import Command, Condition
 from plant.batch import EMPTY, Batch
 from plant.events import AlarmTransition, EventIds
 from plant.instant import NS_PER_MS, NS_PER_S, Instant
@@ -59,6 +60,7 @@ press.hot,press.temperature,HH,{limit},2,5,5,high
 press.low,press.pressure,L,50,1,0,0,medium
 press.down,press.state_word,discrete,2,,20,0,low
 press.silent,press.pressure,stale,30,,0,0,low
+press.no_value,press.temperature,bad_quality,,,5,0,low
 press.falls,press.pressure,rate,40,,0,0,low
 press.oee_low,press.oee,L,0.2,0.05,60,0,low
 """
@@ -72,6 +74,18 @@ name = "late"
 start = "09:30"
 end = "22:00"
 """
+
+
+SIGNALS = {
+    900.0: [Condition(alarm="device.press.communication", active=True, message="press is lost")],
+    1000.0: [Condition(alarm="device.press.communication", active=False, message="press is back")],
+    1400.0: [Command(id="c1", name="correct", user="eva", arguments={
+        "asset": "press", "start": START + 700 * NS_PER_S, "end": START + 720 * NS_PER_S, "why": "hand made",
+        "produced": 12,
+    })],
+    1420.0: [Command(id="c2", name="set_state", user="eva", arguments={"asset": "press", "state": "maintenance"})],
+}  # fmt: skip
+"""By the second of the made-up time: what reaches the line besides readings."""
 
 
 def folder(path: Path, limit=80, deadband="", tags=TAGS, gateway=GATEWAY):
@@ -98,9 +112,11 @@ def made_up(config, texts, table, minutes=25, seed=1):
         recipe = texts.code(int(index[4]), "A7" if second < 750 else "B2")
         row = np.array([1 if running else 2, parts % 65536, round(hot), pressure, recipe], np.float64)
         time = START + int(second * NS_PER_S) + int(random.integers(0, 30)) * NS_PER_MS
-        silent = 1250 <= second < 1350
+        lost = 900 <= second < 1000
+        silent = 1250 <= second < 1350 or (lost and second > 900)
         tags = index[:0] if silent else index
-        batch = Batch(tags, np.full(len(tags), time), row[: len(tags)], np.full(len(tags), 192, np.uint8))
+        values = np.full(len(tags), np.nan) if lost else row[: len(tags)]
+        batch = Batch(tags, np.full(len(tags), time), values, np.full(len(tags), 0 if lost else 192, np.uint8))
         late = time + int(random.integers(1, 40)) * NS_PER_MS
         yield Instant(late, late), batch
 
@@ -124,7 +140,7 @@ async def live(path: Path, minutes=25):
                 events += tick.events
                 store.offer(tick, texts.take_fresh())
             now = moment
-            tick = line.step(batch, [], moment)
+            tick = line.step(batch, SIGNALS.get(n / 2, []), moment)
             events += tick.events
             store.offer(tick, texts.take_fresh())
             if n % 200 == 0:
