@@ -7,9 +7,11 @@ import stat
 import httpx
 import pytest
 from argon2 import PasswordHasher
+from click.testing import CliRunner
 from web_gateway import PlainGateway
 
 from edge import clock as wall
+from edge.cli import main
 from edge.control import Control
 from edge.errors import AndonError, StorageError
 from edge.web.backoff import Backoff
@@ -490,3 +492,24 @@ def test_commands_have_the_least_role_that_may_give_them():
 )  # fmt: skip
 def test_loopback_is_recognised(host, local):
     assert is_loopback(host) is local
+
+
+async def test_the_command_asks_for_the_password_and_never_shows_it(page):
+    folder = page.gateway.directory
+    (folder / "gateway.toml").write_text(f'[gateway]\nname = "x"\nstate_dir = "{folder}"\n')
+
+    async def andon(*words, typed=""):
+        arguments = ["user", words[0], "--config", str(folder), *words[1:]]
+        return await asyncio.to_thread(CliRunner().invoke, main, arguments, typed)
+
+    done = await andon("add", "anna", "--role", "operator", typed=f"{PASSWORD}\n{PASSWORD}\n")
+    assert (done.exit_code, done.stdout.strip()) == (0, "anna may log in as operator")
+    assert PASSWORD not in done.output
+    assert (await page.visitor().login("anna")).status_code == 200
+    listed = await andon("list")
+    assert "anna" in listed.stdout
+    assert "logged in 1 times" in listed.stdout
+    done = await andon("passwd", "anna", "--password-stdin", typed="short\n")
+    assert (done.exit_code, "shorter than 12" in done.output) == (1, True)
+    assert (await andon("remove", "anna")).exit_code == 0
+    assert (await andon("add", "anna", PASSWORD)).exit_code == 2, "a password is no argument"

@@ -241,7 +241,8 @@ class MovingGateway(PlainGateway):
                     break
                 value = 0.8 - 0.1 * k + 0.12 * math.sin(at / 1e8 + k) + 0.02 * math.sin(at / 3e6)
                 bad = 120 < i % 400 < 135
-                rows.append((name, i, value - 0.02, value + 0.02, None if bad else value, 0 if bad else 192, at))
+                row = (None, None, None, 0) if bad else (value - 0.02, value + 0.02, value, 192)
+                rows.append((name, i, *row, at))
         return rows
 
     async def states(self, machine, hours):
