@@ -21,6 +21,7 @@ import structlog
 
 from edge import clock, systemd
 from edge.alarms import Alarms
+from edge.answers import HeldAnswers
 from edge.assembly import make_alarms, make_line, make_production
 from edge.config import Config, load, make_table, make_tags
 from edge.devices import Devices
@@ -36,13 +37,13 @@ from edge.ring_history import StoredHistory
 from edge.snapshot import Face
 from edge.store import CommitReport, Store, open_storage
 from edge.terminal import watch as watch_terminal
-from edge.tick import Occurred, Tick
+from edge.tick import Occurred, Reply, Tick
 from edge.web.gateway import Reloaded
 from edge.web.lag import LoopLag
 from edge.web.server import Web
-from plant.batch import concat
+from plant.batch import EMPTY, concat
 from plant.events import AlarmTransition, EventIds, GatewayEvent
-from plant.instant import NS_PER_S
+from plant.instant import NS_PER_S, Instant
 from plant.tags import TagTable
 from plant.texts import Texts
 
@@ -86,6 +87,7 @@ class App:
         self.inbox = Inbox(config.file.gateway.inbox_rows_max)
         self.ids = EventIds(secrets.token_hex(4))
         self.face = Face(self)
+        self.answers = HeldAnswers(self._answer)
         self.lag = LoopLag()
         self.web = Web(self.face, config.file.web, self.state_dir)
         self.store: Store
@@ -222,7 +224,7 @@ class App:
     def _step(self) -> Tick:
         batches, signals = self.inbox.take()
         now = clock.now()
-        tick = self.line.step(concat(batches), signals, now, self.inbox.take_history())
+        tick = self.answers.hold(self.line.step(concat(batches), signals, now, self.inbox.take_history()))
         self.outlet.offer(tick)
         self.sparkplug.offer(tick)
         # Raw counter values are kept in the transaction of the events that were counted from them, and now and then
@@ -240,7 +242,12 @@ class App:
     def _committed(self, report: CommitReport) -> None:
         self.face.commits.observe(report.took_ns / NS_PER_S)
         self.outlet.committed(report.events)
+        self.answers.committed(report.events, clock.now())
         self.sparkplug.committed(report.next_seq)
+
+    def _answer(self, replies: tuple[Reply, ...], now: Instant) -> None:
+        self.outlet.offer(Tick(now, EMPTY, EMPTY, (), replies))
+        self.face.answer(replies)
 
     async def _feed_watchdog(self) -> None:
         """Tell systemd that the line steps and the store thread answers, as often as it wants to hear it."""

@@ -43,11 +43,15 @@ class Face:
         self._waiting: dict[str, asyncio.Future[Reply]] = {}
 
     def note(self, tick: Tick, seconds: float) -> None:
-        """Take the result of a step into the counters and wake whoever waits for its replies."""
+        """Take the result of a step into the counters, and its answers to whoever waits for them."""
         self.steps.observe(seconds)
         for event in tick.events:
             self.events[event.kind] += 1
-        for reply in tick.replies:
+        self.answer(tick.replies)
+
+    def answer(self, replies: tuple[Reply, ...]) -> None:
+        """Wake whoever waits for these."""
+        for reply in replies:
             future = self._waiting.pop(reply.command, None)
             if future is not None and not future.done():
                 future.set_result(reply)
