@@ -1,6 +1,5 @@
 """Back-fill: what a server recorded while we could not listen comes from its history, once, marked, in order."""
 
-import asyncio
 import contextlib
 from datetime import UTC, datetime
 
@@ -8,14 +7,12 @@ import numpy as np
 import pytest
 import pytest_asyncio
 from asyncua import ua
-from opcua_peers import DEADLINE_S, Plc, Proxy, has, last, point, source
+from opcua_peers import Plc, Proxy, Running, break_of, last, point
 
 from edge import clock
-from edge.line import Inbox
-from edge.sources.supervisor import Backoff, Supervisor
 from edge.tick import Occurred
-from plant.batch import BAD, GOOD, concat
-from plant.events import Backfill, Gap
+from plant.batch import BAD, concat
+from plant.events import Gap
 from plant.texts import Texts
 
 pytestmark = [
@@ -24,7 +21,6 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:.*datachange_callback:pytest.PytestUnraisableExceptionWarning"),
     pytest.mark.filterwarnings("ignore:.*datachange_callback:RuntimeWarning"),
 ]
-QUICK = Backoff(first_s=0.02, cap_s=0.05, least_s=0.01, stable_s=0.0, refused_s=0.05)
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -48,70 +44,6 @@ async def recorded(plc, name, value, count=100_000):
     node = await plc.add(name, value)
     await plc.server.historize_node_data_change(node, period=None, count=count)
     return node
-
-
-class Running:
-    """A device under its supervisor, behind a wire; what arrives is collected."""
-
-    def __init__(self, plc, points, wire, texts=None, **options):
-        self.live, self.past, self.signals = [], [], []
-        self.inbox = Inbox()
-        url = f"opc.tcp://127.0.0.1:{wire.port}/plc"
-        self.source = source(url, points, texts, **{"deadline_ms": 500, "keepalive_ms": 100} | options)
-        self.supervisor = Supervisor(
-            self.source,
-            tags={one.tag: f"t{one.tag}" for one in points},
-            put=self._put,
-            put_history=self.inbox.history,
-            signal=self.signals.append,
-            backoff=QUICK,
-        )
-
-    async def _put(self, batch):
-        self.live.append(batch)
-
-    async def __aenter__(self):
-        self.tasks = [asyncio.create_task(self.supervisor.run()), asyncio.create_task(self._take())]
-        return self
-
-    async def __aexit__(self, *error):
-        for task in self.tasks:
-            task.cancel()
-        await asyncio.gather(*self.tasks, return_exceptions=True)
-
-    async def _take(self):
-        while True:
-            await self.inbox.wait(0.05)
-            self.inbox.take()
-            batch = self.inbox.take_history()
-            if len(batch):
-                self.past.append(batch)
-
-    def filled(self):
-        return [s.event for s in self.signals if isinstance(s, Occurred) and isinstance(s.event, Backfill)]
-
-    async def until(self, what, deadline_s=DEADLINE_S):
-        async with asyncio.timeout(deadline_s):
-            while not what():
-                await asyncio.sleep(0.01)
-
-    async def sees(self, tag, value):
-        await self.until(lambda: self.live and has(tag, value, GOOD)(concat(self.live)))
-
-    def values(self, tag):
-        """Live and historic readings of a tag that are no BAD, by time."""
-        whole = concat([*self.live, *self.past])
-        whole = whole.select((whole.tag == tag) & (whole.quality != BAD))
-        return whole.select(np.argsort(whole.time, kind="stable"))
-
-
-@contextlib.asynccontextmanager
-async def break_of(wire, running):
-    """The wire is cut; the supervisor notices before the block runs, and the wire is whole again after it."""
-    wire.flows.clear()
-    await running.until(lambda: running.supervisor.status.state == "down")
-    yield
-    wire.flows.set()
 
 
 @pytest.mark.parametrize("mode", ["subscribe", "read"])

@@ -10,10 +10,23 @@ import pytest
 import pytest_asyncio
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
-from opcua_peers import certificate, collect, connected, free_port, has, last, point, put, source
+from opcua_peers import (
+    Proxy,
+    Running,
+    break_of,
+    certificate,
+    collect,
+    connected,
+    free_port,
+    has,
+    last,
+    point,
+    put,
+    source,
+)
 
 from edge.errors import Disconnected, Refused, Unreachable
-from plant.batch import BAD, GOOD
+from plant.batch import BAD, GOOD, concat
 from plant.texts import Texts
 
 PEER = Path(__file__).parents[1] / "peers" / "node_opcua"
@@ -38,15 +51,17 @@ def _installed():
 class NodePlc:
     """A node-opcua server process; `limits` are its OperationLimits."""
 
-    def __init__(self, pki, nodes=None, *, port=None, limits=None):
+    def __init__(self, pki, nodes=None, *, port=None, limits=None, recorded=()):
         self.pki = pki
         self.nodes = nodes or NODES
         self.port = port or free_port()
         self.url = f"opc.tcp://127.0.0.1:{self.port}/plc"
         self.limits = limits or {}
+        self.recorded = list(recorded)
 
     async def __aenter__(self):
         arguments = str(self.port), str(self.pki), json.dumps(self.nodes), json.dumps(self.limits)
+        arguments += (json.dumps(self.recorded),)
         self.process = await asyncio.create_subprocess_exec(
             "node",
             str(PEER / "server.js"),
@@ -205,3 +220,22 @@ async def test_a_server_that_was_killed_returns_without_one_of_its_nodes(server_
             await one.close()
     finally:
         await one.close()
+
+
+async def test_the_history_of_an_independent_server_fills_a_break_over_continuation_points(server_pki):
+    points = [point(1, "speed"), point(2, "load")]
+    async with (
+        NodePlc(server_pki, recorded=["speed"]) as plc,
+        Proxy(plc.port) as wire,
+        Running(plc, points, wire) as one,
+    ):
+        await one.sees(1, 1.5)
+        async with break_of(wire, one):
+            await plc.tell(record="speed", count=2500)
+            await plc.tell(set="load", value=9.0)
+        await one.until(one.filled)
+        past = concat(one.past)
+        assert past.value.tolist() == [float(n) for n in range(1, 2500)]  # 2500 came live
+        assert (past.time[1:] > past.time[:-1]).all()
+        (event,) = one.filled()
+        assert (event.count, event.tags, event.without, event.cut) == (2499, 1, 1, 0)

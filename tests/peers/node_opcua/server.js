@@ -1,8 +1,9 @@
 "use strict";
 // An OPC UA server that shares no code with the gateway: node-opcua. Prints one JSON line when it listens, takes one
 // JSON command per line on stdin ({"set": name, "value": x}, {"add": name, "value": x}, {"remove": name},
-// {"burst": name, "count": n}) and answers each with {"done": true}.
-// usage: node server.js <port> <pki folder> <names as JSON: {"name": initial value}> [<limits as JSON>]
+// {"burst": name, "count": n}, {"record": name, "count": n}) and answers each with {"done": true}.
+// usage: node server.js <port> <pki folder> <names as JSON: {"name": initial value}> [<limits as JSON>] [<names whose
+// changes the server records, as JSON>]
 
 const path = require("node:path");
 const readline = require("node:readline");
@@ -19,7 +20,7 @@ const {
   Variant,
 } = require("node-opcua");
 
-const [port, pki, names, limits] = process.argv.slice(2);
+const [port, pki, names, limits, recorded] = process.argv.slice(2);
 
 function variant(value) {
   if (typeof value === "string") return new Variant({ dataType: DataType.String, value });
@@ -69,6 +70,9 @@ async function main() {
       dataType: variant(value).dataType,
       minimumSamplingInterval: 0,
     });
+    if (recorded && JSON.parse(recorded).includes(name)) {
+      space.installHistoricalDataNode(made, { maxOnlineValues: 10_000 });
+    }
     made.setValueFromSource(variant(value));
     variables.set(name, made);
   };
@@ -82,6 +86,12 @@ async function main() {
     if (command.set) {
       const status = command.status ? StatusCodes[command.status] : StatusCodes.Good;
       variables.get(command.set).setValueFromSource(variant(command.value), status);
+    } else if (command.record) {
+      // As fast as the history takes them; each value has a millisecond of its own.
+      for (let n = 1; n <= command.count; n += 1) {
+        variables.get(command.record).setValueFromSource(variant(n), StatusCodes.Good, new Date(Date.now() + n - 1));
+      }
+      await setTimeout(command.count);
     } else if (command.burst) {
       // Slower than the server's fastest sampling of 50 ms, so that each value is seen.
       for (let n = 1; n <= command.count; n += 1) {
