@@ -37,10 +37,11 @@ def doctor(folder: Path | None, *, as_json: bool) -> None:
         config, about_config = _configuration(folder)
         findings += about_config
         snapshot, about_gateway = _gateway(folder)
-        findings += about_gateway
+        if about_gateway is not None:
+            findings.append(about_gateway)
         if snapshot is not None:
             findings += _while_running(snapshot, config)
-        elif config is not None:
+        elif config is not None and about_gateway is not None and about_gateway.state != "act":
             findings += _while_stopped(config, quiet=as_json)
         if config is not None:
             from edge.doctor.machine import certificates
@@ -84,8 +85,12 @@ def _configuration(folder: Path) -> "tuple[Config | None, list[Finding]]":
     return config, [finding]
 
 
-def _gateway(folder: Path) -> "tuple[Snapshot | None, list[Finding]]":
-    """Ask the gateway; None with a finding if it does not answer. Raises ConfigError if gateway.toml is unreadable."""
+def _gateway(folder: Path) -> "tuple[Snapshot | None, Finding | None]":
+    """Ask the gateway. Returns its snapshot, or a finding: a note if it does not run.
+
+    One that runs and cannot be asked keeps its devices to itself: nobody may connect to them beside it. Raises
+    ConfigError if gateway.toml cannot be read.
+    """
     from edge.commands.devices import read_gateway, state_dir
     from edge.control import CONTROL_SOCKET, Control
     from edge.doctor.finding import Finding
@@ -94,18 +99,18 @@ def _gateway(folder: Path) -> "tuple[Snapshot | None, list[Finding]]":
     socket = str(toml.data.get("web", {}).get("control_socket", CONTROL_SOCKET))
     try:
         with Control(state_dir(toml), socket) as control:
-            return control.status(), []
+            return control.status(), None
     except Unreachable as error:
         if "no gateway is running" in str(error):
             sentence = "No gateway is running here; everything was tried from this command instead."
-            return None, [Finding(kind="gateway", state="note", sentence=sentence, next_step="start it: `andon run`")]
+            return None, Finding(kind="gateway", state="note", sentence=sentence, next_step="start it: `andon run`")
         cause, step = str(error), "look at its log (`journalctl -u andon`), then restart it"
     except Refused as error:
         cause, step = str(error), "run this as the user it runs as, or as root"
     except AndonError as error:
         cause, step = str(error), "restart the gateway"
-    sentence = "The gateway runs, but does not tell how it is."
-    return None, [Finding(kind="gateway", state="act", sentence=sentence, cause=cause, next_step=step)]
+    sentence = "The gateway cannot be asked; its devices were left alone."
+    return None, Finding(kind="gateway", state="act", sentence=sentence, cause=cause, next_step=step)
 
 
 def _while_running(snapshot: "Snapshot", config: "Config | None") -> "list[Finding]":

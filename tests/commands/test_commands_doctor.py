@@ -228,6 +228,19 @@ async def test_a_running_gateway_is_asked_and_tells_since_when_a_device_is_silen
     assert found["disk", "ring"]["state"] == "ok"
 
 
+async def test_devices_of_a_gateway_that_runs_but_cannot_be_asked_are_left_alone(tmp_path):
+    async with Scripted() as plc:
+        path = folder(tmp_path / "c", MODBUS.format(name="press", port=plc.port), ["a,press,holding/5,uint16,"])
+        (path / "state").mkdir()
+        server = await asyncio.start_unix_server(lambda _, writer: writer.close(), path / "state" / "control.sock")
+        async with server:
+            found, code = await findings(path)
+        assert plc.connections == 0
+    assert code == 1
+    assert found["gateway", ""]["state"] == "act"
+    assert ("device", "press") not in found
+
+
 def test_text_marks_findings_by_words_too(tmp_path):
     path = folder(
         tmp_path / "c", MODBUS.format(name="away", port=opcua_peers.free_port()), ["c,away,holding/1,uint16,"]
