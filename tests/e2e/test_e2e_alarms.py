@@ -96,6 +96,18 @@ def test_an_acknowledgement_over_mqtt_changes_the_state_once_and_says_who(hot: d
     assert audits == 4
 
 
+def test_an_acknowledgement_that_was_answered_survives_a_crash_in_the_next_moment(daemon: Daemon, scada: Subscriber):
+    assert scada.command("comment-1", "out_of_service", alarm="press.vibration.high", comment="sensor is away")["ok"]
+    daemon.kill()
+    daemon.start()
+    daemon.wait_alive()
+    state = daemon.sql("select out_of_service from alarms where alarm = 'press.vibration.high'")
+    assert state == [(True,)]
+    hot = daemon.sql(f"select acknowledged from alarms where alarm = '{HOT}'")
+    assert hot == [(True,)], "nor is what was acknowledged before asked again"
+    assert daemon.do("in_service", alarm="press.vibration.high").ok
+
+
 def test_a_shelved_alarm_is_quiet_until_it_is_taken_from_the_shelf(daemon: Daemon, scada: Subscriber):
     assert scada.command("shelve-1", "shelve", alarm=HOT, reason="the sensor is being changed", duration_s=3600)["ok"]
     until(lambda: (s := scada.last(HOT_TOPIC)) and s["shelved"] and not s["annunciated"], "shelved at the broker")

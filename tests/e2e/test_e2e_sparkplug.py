@@ -20,9 +20,7 @@ DEVICES = {"milling:line1:cnc", "pressing:line2:press", "finishing:line3:strip"}
 
 @pytest.fixture(scope="module")
 def node(prepared: Daemon) -> Daemon:
-    path = prepared.folder / "gateway.toml"
-    section = '[sparkplug]\nenabled = true\nprimary_host_id = "scada1"\npublish_period_ms = 200\n\n[web]\n'
-    path.write_text(path.read_text().replace("[web]\n", section))
+    prepared.set("sparkplug", enabled=True, primary_host_id="scada1", publish_period_ms=200)
     return prepared
 
 
