@@ -220,7 +220,7 @@ class Link:
             selector.register(self._wake_out, selectors.EVENT_READ)
             interest = selectors.EVENT_READ | selectors.EVENT_WRITE
             selector.register(sock, interest)
-            deadline = _monotonic() + self._options.connect_timeout_s
+            deadline = clock.now().monotonic + round(self._options.connect_timeout_s * NS_PER_S)
             while not self._stop:
                 self._wait_for_room()
                 wanted = selectors.EVENT_READ | (selectors.EVENT_WRITE if client.want_write() else 0)
@@ -233,7 +233,7 @@ class Link:
                     self._hush()
                 if not self._move(client, readable=sock in ready or client.has_more):
                     return
-                if not self._opened and _monotonic() > deadline:
+                if not self._opened and clock.now().monotonic > deadline:
                     self._silent = True
                     raise Unreachable(
                         f"{self._options.address} did not answer within {self._options.connect_timeout_s} s"
@@ -396,7 +396,3 @@ class Link:
         if self._full:
             self._wake()
         self._on_events(events)
-
-
-def _monotonic() -> float:
-    return clock.now().monotonic / NS_PER_S

@@ -5,7 +5,7 @@ Owns the meaning of an address; nothing here opens a socket, so a configuration 
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 Path = tuple[str | int, ...]
@@ -125,27 +125,54 @@ def without_covered(filters: Iterable[str]) -> list[str]:
     return [name for name in distinct if not any(other != name and matches(other, name) for other in wild)]
 
 
+@dataclass(slots=True)
+class _Level:
+    """A level of the filters. here: points whose filter ends here. below: those whose filter ends with a #."""
+
+    next: dict[str, "_Level"] = field(default_factory=dict)
+    here: list[MqttPoint] = field(default_factory=list)
+    below: list[MqttPoint] = field(default_factory=list)
+
+
 class Topics:
     """Which points a topic feeds; the answer for a topic is kept, up to TOPICS_MAX of them."""
 
     TOPICS_MAX: Final = 20_000
 
     def __init__(self, points: Sequence[MqttPoint]) -> None:
-        self._exact: dict[str, list[MqttPoint]] = {}
-        self._wild: dict[str, list[MqttPoint]] = {}
+        self._root = _Level()
         self._known: dict[str, tuple[MqttPoint, ...]] = {}
         for point in points:
-            filters = self._wild if is_wild(point.filter) else self._exact
-            filters.setdefault(point.filter, []).append(point)
+            level = self._root
+            for name in point.filter.split("/"):
+                if name == "#":
+                    level.below.append(point)
+                    break
+                level = level.next.setdefault(name, _Level())
+            else:
+                level.here.append(point)
 
     def points_of(self, topic: str) -> tuple[MqttPoint, ...]:
         known = self._known.get(topic)
         if known is None:
-            found = list(self._exact.get(topic, ()))
-            for name, points in self._wild.items():
-                if matches(name, topic):
-                    found += points
             if len(self._known) >= self.TOPICS_MAX:
                 self._known.clear()
-            known = self._known[topic] = tuple(found)
+            known = self._known[topic] = tuple(self._find(topic))
         return known
+
+    def _find(self, topic: str) -> list[MqttPoint]:
+        names = topic.split("/")
+        found: list[MqttPoint] = []
+        ways = [(self._root, 0)]
+        while ways:
+            level, depth = ways.pop()
+            # No wildcard on the first level matches a topic of the broker's own (4.7.2).
+            is_wild = depth > 0 or not topic.startswith("$")
+            if is_wild:
+                found += level.below
+            if depth == len(names):
+                found += level.here
+                continue
+            onward = (names[depth], "+") if is_wild else (names[depth],)
+            ways += [(level.next[name], depth + 1) for name in onward if name in level.next]
+        return found

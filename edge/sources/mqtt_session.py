@@ -28,8 +28,9 @@ GOODBYE_S: Final = 0.5
 """Longest wait for the last word to leave."""
 ALIVE_S: Final = 1.0
 """A connection without messages says so this often: it is the keep-alive that finds a dead one."""
-MESSAGES_PER_READ_MAX: Final = 500
-"""More would hold up the event loop; the rest follows in the next read."""
+MESSAGES_PER_READ_MAX: Final = 200
+SIZE_PER_READ_MAX: Final = 65_536
+"""Bytes. More would hold up the event loop (5 ms); the rest follows in the next read."""
 
 Arrived = tuple[int, Received]
 """A message and when it arrived, ns UTC."""
@@ -88,7 +89,12 @@ class Session:
         queue = self._queue
         if not queue:
             self._raise_if_over()
-        return [queue.popleft() for _ in range(min(len(queue), MESSAGES_PER_READ_MAX))]
+        taken: list[Arrived] = []
+        size = 0
+        while queue and len(taken) < MESSAGES_PER_READ_MAX and size < SIZE_PER_READ_MAX:
+            taken.append(queue.popleft())
+            size += len(taken[-1][1].payload)
+        return taken
 
     def send(self, message: Message) -> None:
         """Publish a message, if there is a connection."""

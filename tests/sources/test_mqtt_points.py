@@ -110,6 +110,16 @@ def test_covered_filters_are_not_needed(filters, levels):
     assert any(matches(name, topic) for name in filters) == any(matches(name, topic) for name in fewer)
 
 
+@given(
+    st.lists(FILTERS, max_size=6, unique=True), st.lists(st.sampled_from(["a", "b", "", "$x"]), min_size=1, max_size=4)
+)
+def test_a_topic_feeds_the_points_of_all_filters_that_match(filters, levels):
+    topic = "/".join(levels)
+    topics = Topics([parse_address(tag, name, "") for tag, name in enumerate(filters)])
+    expected = [tag for tag, name in enumerate(filters) if matches(name, topic)]
+    assert sorted(point.tag for point in topics.points_of(topic)) == expected
+
+
 def test_the_memory_of_topics_is_bounded():
     topics = Topics([parse_address(1, "a/+", "")])
     for k in range(Topics.TOPICS_MAX + 10):
