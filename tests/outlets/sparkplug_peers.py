@@ -17,6 +17,7 @@ import pytest
 from outlets_peers import DEADLINE_S, until
 
 from edge import clock
+from edge.errors import StorageError
 from edge.outlets.options import MqttOptions
 from edge.outlets.sparkplug.alarms import AlarmName
 from edge.outlets.sparkplug.node import SparkplugNode
@@ -154,6 +155,8 @@ class Memory:
     def __init__(self) -> None:
         self.kept: dict[str, Mapping[str, Any]] = {}
         self.rows: Batch = EMPTY
+        self.failures = 0
+        """So many more reads fail."""
 
     async def recall(self, key: str) -> Mapping[str, Any] | None:
         await asyncio.sleep(0)
@@ -169,6 +172,9 @@ class Memory:
 
     async def read(self, seq: int, limit: int) -> tuple[int, Batch]:
         await asyncio.sleep(0)
+        if self.failures:
+            self.failures -= 1
+            raise StorageError("the ring is closed")
         return seq, self.rows.select(np.arange(seq, min(seq + limit, len(self.rows))))
 
 

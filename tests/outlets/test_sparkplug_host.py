@@ -17,6 +17,7 @@ from sparkplug_peers import (
     PRESS_ID,
     PROGRAM,
     ROOM,
+    TABLE,
     Box,
     Host,
     Memory,
@@ -25,8 +26,12 @@ from sparkplug_peers import (
     seq_gaps,
 )  # fmt: skip
 
+from edge.outlets.sparkplug import values
 from plant.batch import BAD, UNCERTAIN
 from plant.events import Audit
+from plant.tags import Tag, TagTable
+
+NEW = Tag(name="press.force", index=9, asset="pressing/line2/press", unit="kN")
 
 
 @pytest.fixture(scope="module")
@@ -252,7 +257,6 @@ async def test_nothing_is_born_before_the_primary_host_is_online(broker: Mosquit
 
 @covers(
     "operational-behavior-edge-node-termination-host-offline-reconnect",
-    "payloads-state-subscribe",
 )
 async def test_what_the_primary_host_missed_follows_as_history(broker: Mosquitto) -> None:
     with Host(broker.port, "scada3", born=1) as host:
@@ -302,4 +306,53 @@ async def test_a_cut_wire_ends_in_the_will_and_everything_follows(broker: Mosqui
     assert metric(host.of("NBIRTH")[1], "bdSeq")["value"] == 1
     told = host.values("DDATA", PRESS + 1)
     assert set(range(1, 50)) <= set(told)
+    assert seq_gaps(host) == []
+
+
+async def test_a_changed_tag_list_is_born_anew(broker: Mosquitto, host: Host) -> None:
+    box = Box(broker.port)
+    box.step((PRESS, 1.0), (CNC, 1.0))
+    async with running(box):
+        await host.until(lambda: len(host.of("DBIRTH")) == 2)
+        table = TagTable([*(t for t in TABLE.tags if t.asset != "milling/line1/cnc"), NEW])
+        box.node.use(table)
+        await host.until(lambda: len(host.of("NBIRTH")) == 2)
+        await host.until(lambda: host.of("DBIRTH", PRESS_ID)[1:])
+        assert host.of("DDEATH")[0]["topic"].endswith(CNC_ID), "a device that is gone says so before"
+        box.step((NEW.index, 3.0), (CNC, 4.0), (PRESS, 2.0))
+        await host.until(lambda: 2.0 in host.values("DDATA", PRESS + 1))
+        assert metric(host.of("DBIRTH", PRESS_ID)[-1], "press.temperature")["value"] == 1.0
+        await host.until(lambda: host.values("DDATA", NEW.index + 1) == [3.0])
+        assert 4.0 not in host.values("DDATA", CNC + 1)
+    assert seq_gaps(host) == []
+
+
+async def test_history_waits_for_a_ring_that_does_not_answer(broker: Mosquitto, host: Host) -> None:
+    memory = Memory()
+    memory.kept["sparkplug"] = {"bd_seq": 7, "position": 0}
+    memory.failures = 1
+    box = Box(broker.port, memory)
+    for n in range(6_000):  # more than one chunk
+        box.step((PRESS, n))
+    async with running(box):
+        await host.until(lambda: len(host.values("DDATA", PRESS + 1, isHistorical=True)) == 6_000)
+        await until(lambda: box.node.state() == {"bd_seq": 8, "position": 6_000})
+    assert host.values("DDATA", PRESS + 1) == list(range(6_000))
+    assert metric(host.of("NBIRTH")[0], "bdSeq")["value"] == 8
+    assert seq_gaps(host) == []
+
+
+async def test_what_does_not_fit_in_memory_follows_from_the_ring(
+    broker: Mosquitto, host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(values, "WAITING_ROWS_MAX", 100)
+    box = Box(broker.port, publish_period_ms=300)
+    async with running(box):
+        box.step((PRESS, -1.0))
+        await host.until(lambda: host.of("DBIRTH", PRESS_ID))
+        await until(lambda: box.node.speaker.backlog.start is None)
+        for n in range(250):
+            box.step((PRESS, n))
+        await host.until(lambda: set(range(250)) <= set(host.values("DDATA", PRESS + 1)))
+        assert set(host.values("DDATA", PRESS + 1, isHistorical=True)) >= set(range(200))
     assert seq_gaps(host) == []

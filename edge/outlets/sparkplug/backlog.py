@@ -32,10 +32,11 @@ class History(Protocol):
 
 
 class Backlog:
-    """Remembers where the ring stood, and how far the host has been told."""
+    """Remembers how far the host had been told at which time, and what it is owed. Times are monotonic, in ns."""
 
     def __init__(self) -> None:
-        self._positions: deque[tuple[int, int]] = deque(maxlen=POSITIONS_MAX)
+        self._marks: deque[tuple[int, int]] = deque(maxlen=POSITIONS_MAX)
+        self._last: tuple[int, int] | None = None
         self.start: int | None = None
         """First reading that is owed; None = nothing is."""
         self.end: int | None = None
@@ -43,27 +44,35 @@ class Backlog:
         self.skipped = 0
 
     def committed(self, monotonic: int, next_seq: int) -> None:
-        """Note where the ring stands now."""
-        positions = self._positions
-        if not positions or monotonic - positions[-1][0] >= POSITION_PERIOD_NS:
-            positions.append((monotonic, next_seq))
+        """Note where the ring stands now: all before it is told, or about to be."""
+        if self.start is None:
+            self._mark(monotonic, next_seq)
 
-    def position_before(self, monotonic: int) -> int | None:
-        """Return where the ring stood at that time at the latest, None if nobody knows."""
+    def _mark(self, monotonic: int, seq: int) -> None:
+        self._last = (monotonic, seq)
+        if not self._marks or monotonic - self._marks[-1][0] >= POSITION_PERIOD_NS:
+            self._marks.append(self._last)
+
+    def told_until(self, monotonic: int) -> int | None:
+        """Return the first reading that was not told at that time, or one before it; None if nobody knows."""
+        if self._last is not None and self._last[0] <= monotonic:
+            return self._last[1]
         found = None
-        for time, seq in self._positions:
+        for time, seq in self._marks:
             if time > monotonic and found is not None:
                 break
             found = seq
-        return found
+        return self.start if found is None else found
 
     def lost(self, monotonic: int) -> None:
-        """Owe everything since then. monotonic: ns, when the host was last known to hear us."""
-        self.end = None
-        if self.start is None:
-            self.start = self.position_before(monotonic)
+        """Owe everything since then: when the host was last known to hear us."""
+        self.start, self.end = self.told_until(monotonic), None
+        self._marks.clear()
+        self._last = None
+        if self.start is not None:
+            self._mark(monotonic, self.start)
 
-    def close(self, end: int, rows_max: int) -> None:
+    def close(self, monotonic: int, end: int, rows_max: int) -> None:
         """End the backlog where telling live began; of more than `rows_max` readings only the newest are owed."""
         if self.start is None:
             return
@@ -71,14 +80,15 @@ class Backlog:
             self.skipped += end - rows_max - self.start
             self.start = end - rows_max
         self.end = end
-        self.advance(self.start)
+        self.advance(monotonic, self.start)
+
+    def advance(self, monotonic: int, start: int) -> None:
+        """Note that everything before `start` has been told."""
+        self._mark(monotonic, start)
+        self.start = start
+        if self.end is not None and start >= self.end:
+            self.forgive()
 
     def forgive(self) -> None:
         """Owe nothing any more."""
         self.start = self.end = None
-
-    def advance(self, start: int) -> None:
-        """Everything before `start` has been told."""
-        self.start = start
-        if self.end is not None and start >= self.end:
-            self.start = self.end = None

@@ -129,11 +129,8 @@ class SparkplugNode:
         """Return what the next run must know; None as long as we do not know what the last run knew."""
         if not self._known:
             return None
-        backlog = self.speaker.backlog
-        position = backlog.start
-        if position is None:
-            position = backlog.position_before(self._now().monotonic - self._unsure_ns(UNSURE_S))
-        return {"bd_seq": self.session.bd_seq, "position": position}
+        told = self.speaker.backlog.told_until(self._now().monotonic - self._unsure_ns(UNSURE_S))
+        return {"bd_seq": self.session.bd_seq, "position": told}
 
     def view(self) -> BrokerView:
         """Return what there is to say about the broker now."""

@@ -260,7 +260,7 @@ class Speaker:
             if backlog.end is None:
                 position = await self._history.position()
                 if self._may_tell(link):
-                    backlog.close(position, options.history_rows_max)
+                    backlog.close(self._now().monotonic, position, options.history_rows_max)
                     self._history_due = 0
                 return
             start, end = backlog.start or 0, backlog.end
@@ -272,5 +272,5 @@ class Speaker:
         if not self._may_tell(link) or (backlog.start, backlog.end) != (start, end):
             return
         backlog.skipped += min(first, end) - start
-        backlog.advance(first + len(rows) if len(rows) else end)
+        backlog.advance(self._now().monotonic, first + len(rows) if len(rows) else end)
         self._tell(link, rows.select(np.arange(len(rows)) < end - first), historical=True)
