@@ -12,7 +12,18 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from edge.importers.reference import address, area_and_offset
-from edge.importers.result import Device, Imported, ImportFault, Lines, period, scale_cells
+from edge.importers.result import (
+    Device,
+    Imported,
+    ImportFault,
+    Lines,
+    number,
+    period,
+    scale_cells,
+    table,
+    whole,
+    words,
+)
 from edge.sources.modbus_points import REGISTERS
 
 TYPES: Final = {
@@ -71,9 +82,9 @@ def _tags(data: Any, node: _Node) -> Iterator[tuple[_Node, Mapping[str, Any]]]:
         interval = data.get("interval", node.interval)
         inner = _Node(
             plugin=str(data.get("plugin", node.plugin)),
-            params=params if isinstance(params, Mapping) else None,
+            params=table(params),
             group=str(data.get("group", node.group)),
-            interval=interval if isinstance(interval, int | float) else None,
+            interval=number(interval),
         )
         for value in data.values():
             if isinstance(value, list | Mapping):
@@ -95,14 +106,14 @@ def _convert(result: Imported, lines: Lines, device: str, node: _Node, tag: Mapp
             "period_ms": period(node.interval),
             "description": tag.get("description", ""),
         }
-        cells |= scale_cells(float(tag.get("decimal") or 1.0), float(tag.get("bias") or 0.0))
-        kind = tag.get("type")
+        cells |= scale_cells(number(tag.get("decimal")) or 1.0, number(tag.get("bias")) or 0.0)
+        kind = whole(tag.get("type"))
         if _is_opcua(node, where):
             cells |= {"address": _node_id(where), "type": "string" if kind == 13 else ""}
             result.opcua(line, name, cells)
             return "opcua"
         cells |= _modbus(where, kind)
-    except (ValueError, TypeError) as error:
+    except ValueError as error:
         result.leave(line, name, str(error))
         return ""
     result.modbus(line, name, cells)
@@ -181,11 +192,12 @@ def _order(endian: str | None, type_: str) -> str:
 
 def _device(kind: str, device: str, params: Mapping[str, Any]) -> Device:
     if kind == "opcua":
-        url = params.get("url")
+        url = words(params.get("url"), "")
         keys: dict[str, Any] = {"name": device, "type": "opcua", "url": url or "opc.tcp://HOST:4840"}
         return Device(keys, () if url else ("url is not in the file: write that of the Neuron node",))
-    host = params.get("host")
-    keys = {"name": device, "type": "modbus", "host": host or "HOST", "port": int(params.get("port") or 502)}
-    if isinstance(params.get("timeout"), int):
-        keys["timeout_ms"] = params["timeout"]
+    host = words(params.get("host"), "")
+    port = whole(params.get("port"), 1) or 502
+    keys = {"name": device, "type": "modbus", "host": host or "HOST", "port": port}
+    if whole(params.get("timeout"), 10):
+        keys["timeout_ms"] = whole(params["timeout"])
     return Device(keys, () if host else ("host and port are not in the file: write those of the Neuron node",))

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from math import isfinite
 from typing import Any, Final
 
 from edge.commands.tag_rows import tag_name
@@ -122,11 +123,36 @@ def _text(value: object) -> str:
     return " ".join(str(value).split())
 
 
-def period(milliseconds: float | None) -> int | str:
+def number(value: object) -> float | None:
+    """Return a finite number as it stands in JSON or TOML, None for anything else."""
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value) else None
+
+
+def whole(value: object, least: int = 0) -> int | None:
+    """Return a whole number of at least `least`, None for anything else."""
+    found = number(value)
+    return int(found) if found is not None and found.is_integer() and found >= least else None
+
+
+def table(value: object) -> Mapping[str, Any]:
+    """Return a table of JSON or TOML, an empty one for anything else."""
+    return value if isinstance(value, Mapping) else {}
+
+
+def tables(value: object) -> list[Mapping[str, Any]]:
+    """Return the tables of a list, nothing for anything else."""
+    return [one for one in value if isinstance(one, Mapping)] if isinstance(value, list) else []
+
+
+def words(value: object, instead: str) -> str:
+    """Return a text, `instead` for anything else or none."""
+    return value if isinstance(value, str) and value else instead
+
+
+def period(milliseconds: object) -> int | str:
     """Return a period that tags.csv takes, "" for none."""
-    if milliseconds is None or milliseconds <= 0:
-        return ""
-    return int(min(max(milliseconds, PERIOD_MS_MIN), PERIOD_MS_MAX))
+    found = number(milliseconds)
+    return "" if found is None or found <= 0 else int(min(max(found, PERIOD_MS_MIN), PERIOD_MS_MAX))
 
 
 def scale_cells(scale: float, offset: float = 0.0) -> dict[str, float | str]:

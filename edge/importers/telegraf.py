@@ -10,7 +10,19 @@ from collections.abc import Mapping
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from edge.importers.result import Device, Imported, ImportFault, Lines, period, scale_cells
+from edge.importers.result import (
+    Device,
+    Imported,
+    ImportFault,
+    Lines,
+    number,
+    period,
+    scale_cells,
+    table,
+    tables,
+    whole,
+    words,
+)
 from edge.sources.modbus_points import REGISTERS
 
 _FIXED: Final = {("FIXED", 1): "int16", ("FIXED", 2): "int32", ("FIXED", 4): "int64"} | {
@@ -43,11 +55,16 @@ def convert(text: str, device: str) -> Imported:
         data = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ImportFault(f"it is no TOML: {error}") from error
-    inputs = data.get("inputs", {})
+    return of_document(data, device, text)
+
+
+def of_document(data: Mapping[str, Any], device: str, text: str = "") -> Imported:
+    """Convert a parsed file. text: where it was read from, for the numbers of its lines. Raises ImportFault."""
+    inputs = table(data.get("inputs"))
     result, lines = Imported(), Lines(text)
-    interval = _milliseconds(data.get("agent", {}).get("interval"))
-    sections = [("modbus", one) for one in _list(inputs, "modbus")]
-    sections += [("opcua", one) for kind in _OPCUA for one in _list(inputs, kind)]
+    interval = _milliseconds(table(data.get("agent")).get("interval"))
+    sections = [("modbus", one) for one in tables(inputs.get("modbus"))]
+    sections += [("opcua", one) for kind in _OPCUA for one in tables(inputs.get(kind))]
     if not sections:
         raise ImportFault("it has no [[inputs.modbus]] and no [[inputs.opcua]]")
     for i, (kind, section) in enumerate(sections):
@@ -60,11 +77,6 @@ def convert(text: str, device: str) -> Imported:
             result.devices.append(_opcua_device(section, name, every))
             _nodes(result, lines, section, name)
     return result
-
-
-def _list(table: Any, key: str) -> list[Mapping[str, Any]]:
-    found = table.get(key, []) if isinstance(table, Mapping) else []
-    return [one for one in found if isinstance(one, Mapping)] if isinstance(found, list) else []
 
 
 def _milliseconds(text: Any) -> float | None:
@@ -83,10 +95,10 @@ def _modbus_device(result: Imported, section: Mapping[str, Any], name: str, ever
     if "ascii" in mode:
         todo.append("the other gateway spoke Modbus ASCII, which is not known here")
     if controller.startswith("tcp://"):
-        url = urlsplit(controller)
+        url, port = _split(controller)
         if mode == "rtuovertcp":
             keys["transport"] = "rtu_over_tcp"
-        keys |= {"host": url.hostname or "HOST", "port": url.port or 502}
+        keys |= {"host": url or "HOST", "port": port}
     elif controller:
         keys |= {"transport": "rtu", "serial_port": controller.removeprefix("file://")}
         parity = {"N": "none", "E": "even", "O": "odd"}.get(str(section.get("parity", "")).upper())
@@ -102,7 +114,7 @@ def _modbus_device(result: Imported, section: Mapping[str, Any], name: str, ever
         keys["timeout_ms"] = int(period(_milliseconds(section["timeout"])))
     if every:
         keys["period_ms"] = int(period(every))
-    workarounds = section.get("workarounds", {})
+    workarounds = table(section.get("workarounds"))
     for key in ("pause_after_connect", "pause_between_requests"):
         if _milliseconds(workarounds.get(key)):
             keys[f"{key}_ms"] = int(_milliseconds(workarounds[key]) or 0)
@@ -111,16 +123,26 @@ def _modbus_device(result: Imported, section: Mapping[str, Any], name: str, ever
     return Device(keys, tuple(todo))
 
 
+def _split(controller: str) -> tuple[str, int]:
+    """Return host and port of tcp://host:port, "" and 502 where they cannot be read."""
+    try:
+        url = urlsplit(controller)
+        host, port = url.hostname, url.port
+    except ValueError:
+        return "", 502
+    return host or "", port or 502
+
+
 def _modbus(result: Imported, lines: Lines, section: Mapping[str, Any], device: str) -> None:
     style = section.get("configuration_type", "register")
     if style == "register":
         for key, area in _AREAS.items():
-            for field in _list(section, key):
+            for field in tables(section.get(key)):
                 _field(result, lines, device, field, area, section.get("slave_id"), _registered(field, area))
         return
-    for request in _list(section, str(style)):
+    for request in tables(section.get(str(style))):
         unit_id = request.get("slave_id", section.get("slave_id"))
-        for field in _list(request, "fields"):
+        for field in tables(request.get("fields")):
             area = str(field.get("register", request.get("register", "holding")))
             order = field.get("byte_order", request.get("byte_order", ""))
             named = {"measurement": request.get("measurement", ""), **field}
@@ -159,7 +181,7 @@ def _requested(field: Mapping[str, Any], area: str, order: str) -> Cells | str:
         return {"offset": offset, "type": "bool"}
     kind = str(field.get("type", "")).upper()
     if kind == "STRING":
-        return {"offset": offset, "type": f"string:{2 * int(field.get('length', 1))}"}
+        return {"offset": offset, "type": f"string:{2 * (whole(field.get('length'), 1) or 1)}"}
     if kind == "BIT":
         return {"offset": offset, "bit": field.get("bit", 0), "type": "bool"}
     type_ = _PLAIN.get(kind)
@@ -187,13 +209,12 @@ def _field(
     unit = f"{unit_id}/" if isinstance(unit_id, int) else ""
     bit = f".{cells.pop('bit')}" if "bit" in cells else ""
     where = f"{unit}{area}/{cells.pop('offset')}{bit}"
-    scale = field.get("scale", 1.0)
-    factor = float(scale) if isinstance(scale, int | float) and scale and cells["type"] != "bool" else 1.0
+    factor = (number(field.get("scale")) or 1.0) if cells["type"] != "bool" else 1.0
     result.modbus(line, name, {"device": device, "address": where, **scale_cells(factor), **cells})
 
 
 def _opcua_device(section: Mapping[str, Any], name: str, every: float | None) -> Device:
-    keys: dict[str, Any] = {"name": name, "type": "opcua", "url": section.get("endpoint") or "opc.tcp://HOST:4840"}
+    keys: dict[str, Any] = {"name": name, "type": "opcua", "url": words(section.get("endpoint"), "opc.tcp://HOST:4840")}
     todo: list[str] = [] if section.get("endpoint") else ["endpoint is not in the file: write the url of the server"]
     if every:
         keys["period_ms"] = int(period(every))
@@ -211,10 +232,10 @@ def _opcua_device(section: Mapping[str, Any], name: str, every: float | None) ->
 
 
 def _nodes(result: Imported, lines: Lines, section: Mapping[str, Any], device: str) -> None:
-    for node in _list(section, "nodes"):
+    for node in tables(section.get("nodes")):
         _node(result, lines, device, node, {})
-    for group in _list(section, "group"):
-        for node in _list(group, "nodes"):
+    for group in tables(section.get("group")):
+        for node in tables(group.get("nodes")):
             _node(result, lines, device, node, group)
 
 

@@ -10,13 +10,26 @@ import re
 from collections.abc import Mapping
 from typing import Any, Final
 
-from edge.importers.result import Device, Imported, ImportFault, Lines, period, scale_cells
+from edge.importers.result import (
+    Device,
+    Imported,
+    ImportFault,
+    Lines,
+    number,
+    period,
+    scale_cells,
+    table,
+    tables,
+    whole,
+    words,
+)
 from edge.sources.modbus_points import AREAS, REGISTERS
 
 TYPES: Final = {
     "16int": "int16", "16uint": "uint16", "16float": "float16", "32int": "int32", "32uint": "uint32",
     "32float": "float32", "64int": "int64", "64uint": "uint64", "64float": "float64",
 }  # fmt: skip
+TIMEOUT_MS_MAX: Final = 60_000
 LISTS: Final = ("timeseries", "attributes")
 _ORDERS: Final = {
     ("BIG", "BIG"): "ABCD", ("BIG", "LITTLE"): "CDAB", ("LITTLE", "BIG"): "BADC", ("LITTLE", "LITTLE"): "DCBA",
@@ -33,9 +46,9 @@ def convert(text: str, device: str) -> Imported:
     if not isinstance(data, Mapping):
         raise ImportFault("it is no connector: expected an object with master.slaves (Modbus) or server (OPC UA)")
     result, lines = Imported(), Lines(text)
-    slaves = data.get("master", {}).get("slaves") if isinstance(data.get("master"), Mapping) else None
+    slaves = table(data.get("master")).get("slaves")
     if isinstance(slaves, list):
-        _slaves(result, lines, [one for one in slaves if isinstance(one, Mapping)], device)
+        _slaves(result, lines, tables(slaves), device)
     elif isinstance(data.get("server"), Mapping):
         _server(result, lines, data, device)
     else:
@@ -45,16 +58,15 @@ def convert(text: str, device: str) -> Imported:
 
 def _slaves(result: Imported, lines: Lines, slaves: list[Mapping[str, Any]], device: str) -> None:
     """Convert every slave; those at one address become one device with several unit ids."""
-    names: dict[tuple[Any, ...], str] = {}
+    names: dict[tuple[str, ...], str] = {}
     for slave in slaves:
-        where = (slave.get("type", "tcp"), slave.get("host"), slave.get("port"), slave.get("method"))
+        where = tuple(str(slave.get(key)) for key in ("type", "host", "port", "method"))
         if where not in names:
             names[where] = device if not names else f"{device}_{len(names) + 1}"
             result.devices.append(_device(names[where], slave))
         for kind in LISTS:
-            for entry in slave.get(kind) or []:
-                if isinstance(entry, Mapping):
-                    _entry(result, lines, slave, entry, names[where])
+            for entry in tables(slave.get(kind)):
+                _entry(result, lines, slave, entry, names[where])
 
 
 def _device(name: str, slave: Mapping[str, Any]) -> Device:
@@ -62,7 +74,7 @@ def _device(name: str, slave: Mapping[str, Any]) -> Device:
     todo: list[str] = []
     transport, is_rtu = slave.get("type", "tcp"), slave.get("method") == "rtu"
     if transport == "serial":
-        keys |= {"transport": "rtu", "serial_port": slave.get("port", "/dev/ttyUSB0")}
+        keys |= {"transport": "rtu", "serial_port": words(slave.get("port"), "/dev/ttyUSB0")}
         parity = {"N": "none", "E": "even", "O": "odd"}.get(str(slave.get("parity", "")).upper())
         keys |= {"baudrate": slave["baudrate"]} if isinstance(slave.get("baudrate"), int) else {}
         keys |= {"parity": parity} if parity else {}
@@ -70,12 +82,13 @@ def _device(name: str, slave: Mapping[str, Any]) -> Device:
     else:
         if transport == "udp" or is_rtu:
             keys["transport"] = "rtu_over_tcp" if is_rtu else "udp"
-        keys |= {"host": slave.get("host") or "HOST", "port": slave.get("port") or 502}
-        todo += [] if slave.get("host") else ["host is not in the file"]
-    if isinstance(slave.get("unitId"), int):
-        keys["unit_id"] = slave["unitId"]
-    if isinstance(slave.get("timeout"), int | float):
-        keys["timeout_ms"] = int(period(slave["timeout"] * 1000) or 1000)
+        keys |= {"host": words(slave.get("host"), "HOST"), "port": whole(slave.get("port"), 1) or 502}
+        todo += [] if keys["host"] != "HOST" else ["host is not in the file"]
+    if whole(slave.get("unitId")) is not None:
+        keys["unit_id"] = whole(slave["unitId"])
+    seconds = number(slave.get("timeout"))
+    if seconds and period(seconds * 1000):
+        keys["timeout_ms"] = min(int(period(seconds * 1000)), TIMEOUT_MS_MAX)
     if period(slave.get("pollPeriod")):
         keys["period_ms"] = int(period(slave.get("pollPeriod")))
     return Device(keys, tuple(todo))
@@ -86,8 +99,7 @@ def _entry(result: Imported, lines: Lines, slave: Mapping[str, Any], entry: Mapp
     line = lines.of(name)
     try:
         cells: dict[str, Any] = {"device": device}
-        if isinstance(entry.get("pollPeriod"), int | float):
-            cells["period_ms"] = period(entry["pollPeriod"])
+        cells["period_ms"] = period(entry.get("pollPeriod"))
         cells |= scale_cells(_factor(entry, "multiplier") / _factor(entry, "divider"))
         cells |= _modbus(slave, entry)
     except ValueError as error:
@@ -97,20 +109,23 @@ def _entry(result: Imported, lines: Lines, slave: Mapping[str, Any], entry: Mapp
 
 
 def _factor(entry: Mapping[str, Any], key: str) -> float:
-    value = entry.get(key, 1)
-    if not isinstance(value, int | float) or value == 0:
-        raise ValueError(f"{key} is {value!r}, which is no factor")
-    return float(value)
+    value = number(entry.get(key, 1))
+    if not value:
+        raise ValueError(f"{key} is {entry.get(key)!r}, which is no factor")
+    return value
 
 
 def _modbus(slave: Mapping[str, Any], entry: Mapping[str, Any]) -> dict[str, Any]:
     """Return address, type and order. Raises ValueError."""
-    function, count, kind = entry.get("functionCode"), entry.get("objectsCount", 1), str(entry.get("type", ""))
+    function, kind = whole(entry.get("functionCode")), str(entry.get("type", ""))
+    count = whole(entry.get("objectsCount", 1), 1)
     if function not in AREAS:
-        raise ValueError(f"functionCode {function} writes or is none; a gateway reads with 1 to 4")
+        raise ValueError(f"functionCode {entry.get('functionCode')} writes or is none; a gateway reads with 1 to 4")
+    if count is None:
+        raise ValueError(f"objectsCount is {entry.get('objectsCount')!r}, which is no count")
     where = f"{AREAS[function]}/{entry.get('address')}"
-    if isinstance(slave.get("unitId"), int):
-        where = f"{slave['unitId']}/{where}"
+    if whole(slave.get("unitId")) is not None:
+        where = f"{whole(slave['unitId'])}/{where}"
     if function <= 2 or kind == "bits":
         bit = entry.get("bit")
         if count != 1:
@@ -119,7 +134,7 @@ def _modbus(slave: Mapping[str, Any], entry: Mapping[str, Any]) -> dict[str, Any
             raise ValueError("it is the bits of a register as a list; make a row with the bit that is needed")
         return {"address": where if function <= 2 else f"{where}.{bit}", "type": "bool"}
     if kind == "string":
-        return {"address": where, "type": f"string:{2 * int(count)}"}
+        return {"address": where, "type": f"string:{2 * count}"}
     if kind not in TYPES:
         raise ValueError(f"type {kind or '(none)'} has no counterpart; known: {', '.join(TYPES)}, bits, string")
     type_ = TYPES[kind]
@@ -140,17 +155,16 @@ def _order(slave: Mapping[str, Any], entry: Mapping[str, Any], type_: str) -> st
 def _server(result: Imported, lines: Lines, data: Mapping[str, Any], device: str) -> None:
     """Convert an OPC UA connector: the nodes that are named by their node id."""
     server = data["server"]
-    mapping = data.get("mapping", server.get("mapping")) or []
-    for place in mapping:
+    for place in tables(data.get("mapping", server.get("mapping"))):
         for kind in LISTS:
-            for entry in place.get(kind) or [] if isinstance(place, Mapping) else []:
+            for entry in tables(place.get(kind)):
                 _node(result, lines, entry, device)
-    keys: dict[str, Any] = {"name": device, "type": "opcua", "url": server.get("url") or "opc.tcp://HOST:4840"}
+    keys: dict[str, Any] = {"name": device, "type": "opcua", "url": words(server.get("url"), "opc.tcp://HOST:4840")}
     todo: list[str] = [] if server.get("url") else ["url is not in the file"]
     if period(server.get("pollPeriodInMillis")) and not server.get("enableSubscriptions", True):
         keys |= {"mode": "read", "period_ms": int(period(server["pollPeriodInMillis"]))}
-    identity = server.get("identity") if isinstance(server.get("identity"), Mapping) else {}
-    if server.get("security", "None") not in {"None", ""}:
+    identity = table(server.get("identity"))
+    if words(server.get("security"), "None") != "None":
         todo.append(
             f"the other gateway used security {server['security']}: set security_policy "
             "(Basic256Sha256 or newer) and security_mode"
@@ -161,9 +175,7 @@ def _server(result: Imported, lines: Lines, data: Mapping[str, Any], device: str
     result.devices.append(Device(keys, tuple(todo)))
 
 
-def _node(result: Imported, lines: Lines, entry: Any, device: str) -> None:
-    if not isinstance(entry, Mapping):
-        return
+def _node(result: Imported, lines: Lines, entry: Mapping[str, Any], device: str) -> None:
     name = str(entry.get("key", ""))
     line = lines.of(name)
     where = str(entry.get("value", entry.get("path", "")))

@@ -7,6 +7,8 @@ import tomllib
 
 import pytest
 from commands_peers import call
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from edge.config import load
 from edge.errors import ConfigError
@@ -520,3 +522,84 @@ def test_lines_are_found_one_after_the_other():
 
 def test_a_fault_is_no_program_error():
     assert issubclass(ImportFault, Exception)
+
+
+# -- files that people have edited by hand -----------------------------------------------------------------------
+
+ODD = st.one_of(
+    st.none(), st.booleans(), st.integers(-5, 70_000), st.floats(allow_nan=False, width=32), st.text(max_size=8),
+    st.just([]), st.just({}), st.just([1, "x"]), st.just({"a": 1}), st.sampled_from(["1!400001", "ns=2;i=5", "tcp://h:x"]),
+)  # fmt: skip
+
+
+def places(data, path=()):
+    """Return the path of every value in a document."""
+    inner = data.items() if isinstance(data, dict) else enumerate(data) if isinstance(data, list) else ()
+    return [path] * bool(path) + [found for key, value in inner for found in places(value, (*path, key))]
+
+
+def changed(data, path, value):
+    """Return a document with another value in one place."""
+    data = json.loads(json.dumps(data))
+    holder = data
+    for key in path[:-1]:
+        holder = holder[key]
+    holder[path[-1]] = value
+    return data
+
+
+def survives(convert, text):
+    """A hand-edited file gives a result or a reason, never an error of the program."""
+    try:
+        result = convert(text, "d")
+    except ImportFault:
+        return
+    for device in result.devices:
+        assert device.toml()
+    assert all(row["tag"] and row["address"] for row in result.rows)
+
+
+@given(st.data(), ODD)
+@settings(max_examples=150, deadline=None)
+def test_any_value_in_a_thingsboard_file_gives_a_result_or_a_reason(data, value):
+    document = json.loads(THINGSBOARD)
+    path = data.draw(st.sampled_from(places(document)))
+    survives(thingsboard.convert, json.dumps(changed(document, path, value), indent=1))
+
+
+OPCUA_CONNECTOR = {
+    "server": {"url": "opc.tcp://h:1", "security": "None", "pollPeriodInMillis": 500, "enableSubscriptions": False,
+               "identity": {"username": "u"}},
+    "mapping": [{"timeseries": [{"key": "speed", "type": "identifier", "value": "${ns=2;i=5}"}], "attributes": []}],
+}  # fmt: skip
+
+
+@given(st.data(), ODD)
+@settings(max_examples=80, deadline=None)
+def test_any_value_in_an_opcua_connector_gives_a_result_or_a_reason(data, value):
+    path = data.draw(st.sampled_from(places(OPCUA_CONNECTOR)))
+    survives(thingsboard.convert, json.dumps(changed(OPCUA_CONNECTOR, path, value), indent=1))
+
+
+@given(st.data(), ODD)
+@settings(max_examples=150, deadline=None)
+def test_any_value_in_a_neuron_file_gives_a_result_or_a_reason(data, value):
+    document = json.loads(NEURON)
+    path = data.draw(st.sampled_from(places(document)))
+    survives(neuron.convert, json.dumps(changed(document, path, value), indent=1))
+
+
+@given(st.data(), ODD)
+@settings(max_examples=200, deadline=None)
+def test_any_value_in_a_telegraf_file_gives_a_result_or_a_reason(data, value):
+    document = tomllib.loads(TELEGRAF)
+    path = data.draw(st.sampled_from(places(document)))
+    survives(telegraf.of_document, changed(document, path, value))
+
+
+@given(st.lists(st.lists(st.one_of(st.sampled_from(KEPWARE.split(",")), st.text(max_size=6)), max_size=18), max_size=6))
+@settings(max_examples=150, deadline=None)
+def test_any_row_in_a_kepware_file_gives_a_result_or_a_reason(rows):
+    file = io.StringIO()
+    csv.writer(file).writerows(rows)
+    survives(kepware.convert, f"{HEADER}\n{file.getvalue()}")
