@@ -36,8 +36,8 @@ _LIMITS: Final = (
 )
 _NO_POINTS: Final = int(ua.StatusCodes.BadNoContinuationPoints)
 _OBJECTS: Final = ua.NodeId(ua.ObjectIds.ObjectsFolder)
-_ENUMERATION: Final = 29
-_INT32: Final = 6
+_HAS_PROPERTY: Final = ua.NodeId(ua.ObjectIds.HasProperty)
+_ENUMERATION, _INT32 = 29, 6
 _NUMBERS: Final = frozenset((1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 13, 19))
 _TEXTS: Final = frozenset((12, 14, 16, 17, 18, 20, 21))
 """Built-in types that the gateway takes as numbers and as texts (OPC 10000-6, table 1)."""
@@ -72,10 +72,6 @@ class Node:
     unit: Any = None
     range: tuple[float, float] | None = None
     problem: str = ""
-
-    @property
-    def depth(self) -> int:
-        return len(self.path) - 1
 
     def walk(self) -> Iterator["Node"]:
         """Yield this node and everything below, parents first."""
@@ -237,7 +233,7 @@ class AddressSpace:
             if target is None:
                 continue
             name = one_line(one.BrowseName.Name) or "?"
-            if one.ReferenceTypeId == ua.NodeId(ua.ObjectIds.HasProperty):
+            if one.ReferenceTypeId == _HAS_PROPERTY:
                 parent.properties[name] = target
                 continue
             if target in seen or (parent.id == _OBJECTS and target.NamespaceIndex == 0 and not keep_standard):
@@ -363,6 +359,8 @@ class AddressSpace:
                 if len(chunk) == 1:
                     answers.append(answer)
                 size = max(1, len(chunk) // 2)
+                if isinstance(error, UaStatusCodeError):
+                    self._per_read = size
                 continue
             size = min(2 * size, self._per_read)
         return answers

@@ -347,10 +347,10 @@ def print_tree(found: Browsed) -> None:
     """Print one line per node, children below their parent."""
     from edge.commands.tag_rows import unit_of
 
-    base = min((node.depth for node in found.shown), default=0)
+    base = min((len(node.path) for node in found.shown), default=0)
     rows = []
     for node in found.shown:
-        name = "  " * (node.depth - base) + node.path[-1]
+        name = "  " * (len(node.path) - base) + node.path[-1]
         type_, value, unit = (node.type, shown_value(node), unit_of(node.unit)) if node.is_variable else ("", "", "")
         rows.append((node, name, (type_, value, unit, node.access)))
     wide = min(max((len(name) for _, name, _ in rows), default=0), NAME_WIDTH_MAX)

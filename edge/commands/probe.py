@@ -47,7 +47,7 @@ GATEWAY = (10, 11)
 
 @dataclass(slots=True)
 class Device:
-    """Asks one unit of one device, politely. what: how messages call it."""
+    """Asks one unit of one device, politely. what: how messages call it. Addresses count as those of its tags do."""
 
     options: "ModbusOptions"
     unit_id: int
@@ -100,7 +100,8 @@ class Device:
             self.link = await open_link(self.options)
         elif self.pause_s:
             await asyncio.sleep(self.pause_s)
-        answer = await read_registers(self.options, self.unit_id, self.area, start, count, self.link)
+        first = start - self.options.first_address
+        answer = await read_registers(self.options, self.unit_id, self.area, first, count, self.link)
         return answer if isinstance(answer, int) else [int(word) for word in answer]
 
     def _silent(self, what: str, cause: Exception) -> None:
@@ -133,7 +134,8 @@ async def probe_device(device: Device, start: int, count: int, requests_max: int
     """Read `count` registers from `start`, around what is illegal. Raises Unreachable or Refused."""
     bits = device.area in ("coil", "discrete")
     block = device.options.coils_per_read_max if bits else device.options.registers_per_read_max
-    scan = Scan(device.ask, start, min(start + count, 65_536), block, requests_max, tell)
+    base = device.options.first_address
+    scan = Scan(device.ask, max(start, base), min(start + count, 65_536 + base), block, requests_max, tell)
     try:
         await scan.run()
     finally:
@@ -246,7 +248,8 @@ def probe(
     count = count or (SCAN_COUNT if scan else 10)
     try:
         options = modbus_options(target, folder, given)
-        device = Device(options, options.unit_id if unit is None else unit, area, pause_ms / 1000)
+        pause_s = max(pause_ms, options.pause_between_requests_ms) / 1000
+        device = Device(options, options.unit_id if unit is None else unit, area, pause_s)
         with progress() as tell:
             limit = requests_max if scan else min(2 * count + 20, requests_max)
             found = asyncio.run(probe_device(device, start, count, limit, tell))

@@ -14,6 +14,8 @@ from asyncua import ua
 from commands_peers import andon
 from opcua_peers import Plc, Users, certificate, free_port
 
+from edge.commands.address_space import AddressSpace, Node
+
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 NODE_OPCUA = Path(__file__).parents[1] / "peers" / "node_opcua"
@@ -174,19 +176,96 @@ async def test_a_configured_device_is_entered_as_configured(plc, tmp_path):
     assert "devices there: press" in result.stderr
 
 
-async def test_five_thousand_nodes_of_another_maker_take_seconds(tmp_path):
+NAMES = {f"n{i}": float(i) for i in range(5000)}
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def node_opcua(tmp_path_factory):
+    """Five thousand variables on a server that takes 50 nodes per browse and 500 per read."""
     if not (NODE_OPCUA / "node_modules").is_dir() or not shutil.which("node"):
         if os.environ.get("CI"):
             pytest.fail(f"install Node 20 and run: npm ci --prefix {NODE_OPCUA}")
         pytest.skip("node-opcua is not installed")
     from test_opcua_node_opcua import NodePlc
 
-    names = {f"n{i}": float(i) for i in range(5000)}
     limits = {"maxNodesPerBrowse": 50, "maxNodesPerRead": 500}
-    async with NodePlc(tmp_path, names, limits=limits) as plc:
-        begun = time.monotonic()
-        result = await andon("browse", plc.url, "--json")
-        print(f"\n5,000 nodes of node-opcua: {time.monotonic() - begun:.1f} s")
-    found = [node for node in json.loads(result.stdout)["nodes"] if node["path"][-1] in names]
-    assert len(found) == 5000
-    assert all(node["value"] == names[node["path"][-1]] for node in found)
+    async with NodePlc(tmp_path_factory.mktemp("browsed"), NAMES, limits=limits) as plc:
+        yield plc
+
+
+async def test_five_thousand_nodes_of_another_maker_take_seconds(node_opcua):
+    begun = time.monotonic()
+    result = await andon("browse", node_opcua.url, "--json")
+    print(f"\n5,000 nodes of node-opcua: {time.monotonic() - begun:.1f} s")
+    found = [node for node in json.loads(result.stdout)["nodes"] if node["path"][-1] in NAMES]
+    assert {node["path"][-1]: node["value"] for node in found} == NAMES
+
+
+async def test_limits_that_a_server_does_not_state_are_found_out(node_opcua, monkeypatch):
+    """It refuses what is too much (BadTooManyOperations); then less is asked for."""
+    silent = ua.ObjectIds.Server_ServerStatus_SecondsTillShutdown
+    monkeypatch.setattr("edge.commands.address_space._LIMITS", (silent, silent))
+    found = json.loads((await andon("browse", node_opcua.url, "--json")).stdout)["nodes"]
+    assert {node["path"][-1]: node.get("value") for node in found if node["path"][-1] in NAMES} == NAMES
+
+
+async def test_answers_in_pieces_are_put_together(node_opcua, monkeypatch):
+    part = ["browse", node_opcua.url, "--standard", "--path", "Server", "--depth", 3, "--json"]
+    whole = [node["path"] for node in json.loads((await andon(*part)).stdout)["nodes"]]
+    monkeypatch.setattr("edge.commands.address_space.REFERENCES_PER_NODE", 2)
+    assert [node["path"] for node in json.loads((await andon(*part)).stdout)["nodes"]] == whole
+
+
+class OneAtATime:
+    """A session with a server that keeps one unfinished answer: of several nodes it browses only the first."""
+
+    where = "plc"
+    options = None
+
+    async def call(self, request, response):
+        if isinstance(request, ua.BrowseNextRequest):
+            (point,) = request.Parameters.ContinuationPoints
+            answer = ua.BrowseNextResponse()
+            answer.Parameters.Results = [self.page(*map(int, point.split(b"/")))]
+            return answer
+        answer = ua.BrowseResponse()
+        first, *others = request.Parameters.NodesToBrowse
+        answer.Results = [self.page(first.NodeId.Identifier, 0)]
+        answer.Results += [ua.BrowseResult(StatusCode=ua.StatusCode(ua.StatusCodes.BadNoContinuationPoints))] * len(
+            others
+        )
+        return answer
+
+    def page(self, node, at):
+        """Nodes 1 to 3 below the root 0, each with three children, two references per answer."""
+        below = {0: [1, 2, 3], 1: [11, 12, 13], 2: [21, 22, 23], 3: [31, 32, 33]}.get(node, [])
+        result = ua.BrowseResult()
+        for child in below[at : at + 2]:
+            name = ua.QualifiedName(str(child), 2)
+            id_ = ua.ExpandedNodeId(child, 2)
+            result.References.append(
+                ua.ReferenceDescription(NodeId=id_, BrowseName=name, NodeClass=ua.NodeClass.Object)
+            )
+        result.ContinuationPoint = f"{node}/{at + 2}".encode() if below[at + 2 :] else None
+        return result
+
+
+async def test_a_server_with_one_place_for_unfinished_answers_is_browsed_node_by_node():
+    space = AddressSpace(OneAtATime(), ["", "", "urn:plc"], 100, 100, lambda *_: None)
+    root = Node(ua.NodeId(0, 2), "", ("root",), "root", is_variable=False)
+    await space.tree(root, 9, standard=True)
+    assert [node.path[-1] for node in root.walk()][1:] == [
+        "1",
+        "11",
+        "12",
+        "13",
+        "2",
+        "21",
+        "22",
+        "23",
+        "3",
+        "31",
+        "32",
+        "33",
+    ]
+    assert not [node for node in root.walk() if node.problem]

@@ -178,3 +178,13 @@ async def test_a_configured_device_is_asked_as_configured(tmp_path):
         assert result.exit_code == 0, result.stderr
         assert "012c" in result.stdout
         assert {asked.unit for asked in plc.asked} == {5}
+
+
+async def test_addresses_count_as_those_of_the_device_do(tmp_path):
+    async with Scripted() as plc:
+        (tmp_path / "gateway.toml").write_text(
+            f'[[device]]\nname = "meter"\ntype = "modbus"\nhost = "127.0.0.1"\nport = {plc.port}\nfirst_address = 1\n'
+        )
+        result = await andon("probe", "meter", "--config", tmp_path, "--start", 301, "--expect", 304, "--count", 8)
+    assert "holding/305" in result.stdout
+    assert plc.asked[0].start == 300
