@@ -10,6 +10,7 @@ from commands_peers import andon
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from modbus_peers import Scripted, options, pymodbus_server
+from modbus_rtu_peers import pty_slave
 
 from edge.commands import registers
 from edge.commands.register_scan import Scan
@@ -188,3 +189,19 @@ async def test_addresses_count_as_those_of_the_device_do(tmp_path):
         result = await andon("probe", "meter", "--config", tmp_path, "--start", 301, "--expect", 304, "--count", 8)
     assert "holding/305" in result.stdout
     assert plc.asked[0].start == 300
+
+
+async def test_a_serial_line_is_asked_by_its_port(tmp_path):
+    def script(asked):
+        return asked.right() if asked.start + asked.count <= 6 else asked.exception(2)
+
+    async with pty_slave(tmp_path, script) as (slave, line):
+        serial = (line.path, "--parity", "none", "--stopbits", "1", "--baudrate", "115200")
+        result = await andon("probe", *serial, "--unit", 3, "--count", 8, "--pause-ms", 0)
+    assert result.exit_code == 0, result.stderr
+    assert "0..5" in result.stdout
+    assert "holding/5" in result.stdout
+    assert {asked.unit for asked in slave.asked} == {3}
+    gone = await andon("probe", tmp_path / "nowhere", "--count", 8)
+    assert gone.exit_code == 1
+    assert "nowhere" in gone.stderr
