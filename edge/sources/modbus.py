@@ -37,6 +37,11 @@ ILLEGAL_FUNCTION: Final = 1
 ILLEGAL: Final = frozenset({2, 3, 4})
 UNIT_TROUBLE: Final = frozenset({5, 6, 10, 11})
 UNIT_RETRY_S_FIRST: Final = 1.0
+MISSES_ON_LINE: Final = 2
+RESYNC_S: Final = 0.6
+"""A slave may take the request after that to a dead unit for its reply and be out of step until the line was silent for
+500 ms (libmodbus). So on a shared line a unit that answered before is asked again after this time, and is silent only
+after MISSES_ON_LINE requests."""
 SPLITS_PER_CYCLE_MAX: Final = 32
 """A search for illegal addresses that needs more goes on in the next cycle, so that it cannot hold up other units."""
 DEADLINE_S_SPARE: Final = 10.0
@@ -46,13 +51,16 @@ FRAME_CHARACTERS_MAX: Final = 300
 
 @dataclass(slots=True)
 class _Unit:
-    """silent_since: ns UTC of the first request without a reply, 0 if it answers. retry_at: monotonic ns."""
+    """since: ns UTC when it was left alone, 0 if it answers. retry_at: monotonic ns. misses: requests without a reply
+    since the last one with, None if it never had one.
+    """
 
     unit_id: int
     retry_at: int = 0
     retry_s: float = UNIT_RETRY_S_FIRST
     since: int = 0
     silent: bool = False
+    misses: int | None = None
 
 
 @dataclass(slots=True)
@@ -112,7 +120,7 @@ class ModbusSource:
         period_s = min((point.period_ms for point in self._points), default=self._options.period_ms) / 1000
         requests_max = len(plan(self._points, self._limits)) + 2 * SPLITS_PER_CYCLE_MAX
         request_s_max = (2 * self._options.timeout_ms + self._options.pause_between_requests_ms) / 1000
-        request_s_max += FRAME_CHARACTERS_MAX * character_s(self._options)
+        request_s_max += FRAME_CHARACTERS_MAX * character_s(self._options) + RESYNC_S
         request_s_max *= 1 + self._options.retries_used
         return DEADLINE_S_SPARE + period_s + requests_max * request_s_max
 
@@ -165,6 +173,10 @@ class ModbusSource:
     def recovery(self) -> str:
         """A sentence for a person while the device is read over its backup address, else ""."""
         return self._route.note if self._link is not None else ""
+
+    @property
+    def _is_shared_line(self) -> bool:
+        return self._options.is_rtu and len(self._units) > 1
 
     @property
     def _peer(self) -> str:
@@ -249,8 +261,11 @@ class ModbusSource:
     async def _request(self, link: Link, block: Block, unit: _Unit) -> Reply:
         """Ask, and ask again where a lost frame is no failure yet; a unit that was silent before is asked once."""
         tries = 1 if unit.since else 1 + self._options.retries_used
+        is_again = bool(unit.misses) and not unit.since
         while True:
             tries -= 1
+            if is_again and self._is_shared_line:
+                await asyncio.sleep(max(0.0, RESYNC_S - self._options.timeout_ms / 1000))
             pause = self._options.pause_between_requests_ms * NS_PER_MS
             if pause:
                 wait = self._replied_at + pause - self._clock().monotonic
@@ -261,6 +276,7 @@ class ModbusSource:
             except (ReplyTimeout, MalformedReply):
                 if tries == 0:
                     raise
+                is_again = unit.misses is not None
             finally:
                 self._replied_at = self._clock().monotonic
 
@@ -309,6 +325,7 @@ class ModbusSource:
 
     def _replied(self, unit: _Unit) -> None:
         self._heard = True
+        unit.misses = 0
         if not unit.since:
             return
         unit.since = unit.retry_at = 0
@@ -324,6 +341,10 @@ class ModbusSource:
 
     def _unit_silent(self, unit: _Unit, came: str) -> None:
         """A request had no reply: leave the unit alone for a while. Raises Disconnected if no unit answers any more."""
+        if unit.misses is not None:
+            unit.misses += 1
+            if self._is_shared_line and unit.misses < MISSES_ON_LINE:
+                return
         unit.silent = True
         what = f"unit {unit.unit_id} of {self._peer} does not answer within {self._options.timeout_ms} ms"
         what += f": {came}" if came else ""

@@ -6,8 +6,8 @@ from being taken for one:
 
 - what came before a request was sent is never its reply, and after trouble the line must be silent first;
 - a frame must have the unit id, the function and the byte count that were asked for, and a right CRC;
-- a unit that owes a reply is not asked with that function again until it has answered a request of another function:
-  a unit answers in the order in which it was asked, so then the old reply cannot come any more. See `Debts`.
+- a unit that owes a reply is first asked for something whose reply is different, mostly for one register less:
+  a unit answers in the order in which it was asked, so after that the old reply cannot come any more. See `Debts`.
 
 Frames: MODBUS over Serial Line Specification V1.02, 2.5.1; CRC: its appendix B (polynomial 0xA001, preset 0xFFFF).
 """
@@ -91,29 +91,40 @@ class Debts:
     """
 
     forget_s: float = LATE_S_MAX
-    _owed: dict[int, dict[int, int]] = field(default_factory=dict)
-    """unit id -> function -> monotonic ns of the latest request without a reply."""
+    _owed: dict[int, dict[tuple[int, int], int]] = field(default_factory=dict)
+    """unit id -> (function, data bytes) -> monotonic ns of the latest request without a reply."""
     _spoken: dict[int, set[int]] = field(default_factory=dict)
     """unit id -> functions that it has answered before."""
 
-    def owes(self, unit_id: int, function: int, now: int) -> bool:
-        """Tell whether a reply of this function would be ambiguous."""
-        at = self._owed.get(unit_id, {}).get(function)
-        return at is not None and now - at < self.forget_s * NS_PER_S
+    def sizes(self, unit_id: int, function: int, now: int) -> set[int]:
+        """Return the data bytes of the replies of a function that may still come."""
+        since = now - self.forget_s * NS_PER_S
+        owed = self._owed.get(unit_id, {})
+        return {size for (owed_function, size), at in owed.items() if owed_function == function and at > since}
 
     def any(self, now: int) -> bool:
         """Tell whether a reply of any unit may still come."""
-        return any(self.owes(unit_id, function, now) for unit_id, owed in self._owed.items() for function in owed)
+        since = now - self.forget_s * NS_PER_S
+        return any(at > since for owed in self._owed.values() for at in owed.values())
 
-    def other_function(self, unit_id: int, now: int) -> int | None:
-        """Return a function whose reply would be unambiguous, best one that the unit is known to answer."""
-        free = [function for function in _FUNCTIONS if not self.owes(unit_id, function, now)]
-        spoken = self._spoken.get(unit_id, set())
-        return next((function for function in free if function in spoken), free[0] if free else None)
+    def clear_question(self, unit_id: int, function: int, count: int, now: int) -> tuple[int, int]:
+        """Return (function, count) of a read whose data can be told from everything that the unit owes.
 
-    def missed(self, unit_id: int, function: int, now: int) -> None:
-        """A request stayed without a reply."""
-        self._owed.setdefault(unit_id, {})[function] = now
+        Best a part of what is to be read; else another function, one that the unit is known to answer; else more.
+        """
+        owed = self.sizes(unit_id, function, now)
+        for fewer in range(count - 1, 0, -1):
+            if bytes_due(function, fewer) not in owed:
+                return function, fewer
+        free = [other for other in _FUNCTIONS if not self.sizes(unit_id, other, now)]
+        if free:
+            spoken = self._spoken.get(unit_id, set())
+            return next((other for other in free if other in spoken), free[0]), 1
+        return function, next(more for more in range(count + 1, count + 1000) if bytes_due(function, more) not in owed)
+
+    def missed(self, unit_id: int, function: int, size: int, now: int) -> None:
+        """A request for so many data bytes stayed without a reply."""
+        self._owed.setdefault(unit_id, {})[function, size] = now
 
     def paid(self, unit_id: int, function: int) -> None:
         """A reply came that nothing else can have caused: whatever the unit owed before cannot come any more."""
@@ -140,6 +151,8 @@ class _Asked:
     bytes_due: int
     frame: bytes
     reply: asyncio.Future[Reply]
+    is_clear: bool
+    """The unit owes no reply of this function: an exception, or a reply of another size, belongs to this request."""
     echo_passed: bool = False
     is_damaged: bool = False
 
@@ -175,8 +188,12 @@ class RtuConnection(asyncio.Protocol):
         Disconnected.
         """
         async with self._turn:
-            if self._debts.owes(unit_id, function, self._clock().monotonic):
-                await self._collect(unit_id, start, timeout_s)
+            now = self._clock().monotonic
+            if self._debts.sizes(unit_id, function, now):
+                # Ask first for something that cannot be mistaken for what is owed, and throw the answer away.
+                other, size = self._debts.clear_question(unit_id, function, count, now)
+                with suppress(ExceptionReply):
+                    await self._exchange(unit_id, other, start, size, timeout_s)
             return await self._exchange(unit_id, function, start, count, timeout_s)
 
     async def close(self) -> None:
@@ -210,17 +227,9 @@ class RtuConnection(asyncio.Protocol):
         asked = self._asked
         if asked is not None and not asked.reply.done() and not self._is_echo(asked):
             self._search(asked)
-        elif asked is None:
-            at = self._pass_over(0)
-            self._buffer = self._buffer[at:]
-
-    async def _collect(self, unit_id: int, start: int, timeout_s: float) -> None:
-        """Ask a unit that owes a reply for something that cannot be mistaken for it, and throw the answer away."""
-        function = self._debts.other_function(unit_id, self._clock().monotonic)
-        if function is None:
-            raise ReplyTimeout("its late replies could not be told from new ones")
-        with suppress(ExceptionReply):
-            await self._exchange(unit_id, function, start, 1, timeout_s)
+        elif asked is None and (size := frame_size(self._buffer, 0)):
+            self._pass_over(None, 0)
+            self._buffer = self._buffer[size:]
 
     async def _exchange(self, unit_id: int, function: int, start: int, count: int, timeout_s: float) -> Reply:
         await self._wait_for_silence(timeout_s)
@@ -232,7 +241,8 @@ class RtuConnection(asyncio.Protocol):
         frame = request_frame(unit_id, function, start, count)
         pipe.write(frame)
         self._buffer = b""
-        self._asked = asked = _Asked(unit_id, function, due, frame, loop.create_future())
+        is_clear = not self._debts.sizes(unit_id, function, self._clock().monotonic)
+        self._asked = asked = _Asked(unit_id, function, due, frame, loop.create_future(), is_clear)
         on_line_s = (_REQUEST_SIZE + _OVERHEAD + due) * self._character_s
         timer = loop.call_later(timeout_s + on_line_s, self._expire, asked)
         is_settled = False
@@ -252,7 +262,7 @@ class RtuConnection(asyncio.Protocol):
                 self._came_at = self._clock().monotonic
                 # A damaged reply is a reply all the same, if no other one can have been on its way.
                 if not asked.is_damaged or self._debts.any(self._came_at):
-                    self._debts.missed(unit_id, function, self._came_at)
+                    self._debts.missed(unit_id, function, due, self._came_at)
         return reply
 
     async def _wait_for_silence(self, limit_s: float) -> None:
@@ -283,31 +293,44 @@ class RtuConnection(asyncio.Protocol):
 
     def _search(self, asked: _Asked) -> None:
         """Find the reply in the buffer; pass over everything that cannot be it."""
-        at = 0
+        at = past = 0
         data = self._buffer
-        while at < len(data):
-            header = data[at : at + 3]
-            if header[:2] == bytes((asked.unit_id, asked.function | 0x80)):
-                size = _OVERHEAD
-            elif header == bytes((asked.unit_id, asked.function, asked.bytes_due)):
-                size = _OVERHEAD + asked.bytes_due
-            else:
-                at = self._pass_over(at, asked)
-                if asked.reply.done():
-                    return
+        while at < len(data) and not asked.reply.done():
+            size = self._expected_size(asked, at)
+            if size == 0:
+                foreign = frame_size(data, at)
+                if foreign:
+                    self._pass_over(asked, at)
+                    past = at + foreign
+                at += foreign or 1
                 continue
             if at + size > len(data):
                 break
             frame = data[at : at + size]
             if crc16(frame[:-2]) == frame[-2:]:
-                self._buffer = data[at + size :]
+                past = at + size
                 self._answer(asked, frame)
-                return
-            if header[1] == asked.function:
+            elif frame[1] == asked.function:
                 asked.is_damaged = True
                 asked.reply.set_exception(MalformedReply("the CRC of the reply is wrong"))
-                return
             at += 1
+        self._buffer = data[past:]
+
+    def _expected_size(self, asked: _Asked, at: int) -> int:
+        """Return the size of the reply, or of the exception, that may begin here; 0 if it cannot be one."""
+        header = self._buffer[at : at + 3]
+        if header == bytes((asked.unit_id, asked.function, asked.bytes_due)):
+            return _OVERHEAD + asked.bytes_due
+        if asked.is_clear and header[:2] == bytes((asked.unit_id, asked.function | 0x80)):
+            return _OVERHEAD
+        return 0
+
+    def _pass_over(self, asked: _Asked | None, at: int) -> None:
+        """Here stands a whole frame that is not the reply: late, of another unit, or of another size."""
+        self.late += 1
+        if asked and asked.is_clear and self._buffer[at : at + 2] == bytes((asked.unit_id, asked.function)):
+            wrong = f"the reply has {self._buffer[at + 2]} data bytes where {asked.bytes_due} were asked for"
+            asked.reply.set_exception(MalformedReply(wrong))
 
     def _answer(self, asked: _Asked, frame: bytes) -> None:
         if self._echoes is None:
@@ -316,18 +339,6 @@ class RtuConnection(asyncio.Protocol):
             asked.reply.set_exception(ExceptionReply(frame[2]))
         else:
             asked.reply.set_result(Reply(frame[3:-2], self._clock().utc))
-
-    def _pass_over(self, at: int, asked: _Asked | None = None) -> int:
-        """Return the position after the frame of somebody else at `at`, or after the byte that begins none."""
-        size = frame_size(self._buffer, at)
-        if size == 0:
-            return at + 1 if asked else 0
-        self.late += 1
-        if asked and self._buffer[at] == asked.unit_id and self._buffer[at + 1] == asked.function:
-            states = self._buffer[at + 2]
-            wrong = f"the reply has {states} data bytes where {asked.bytes_due} were asked for"
-            asked.reply.set_exception(MalformedReply(wrong))
-        return at + size
 
     def _expire(self, asked: _Asked) -> None:
         if not asked.reply.done():
