@@ -30,7 +30,7 @@ CREATE TABLE rows AS
 SELECT t, p, v, s, q, lead(t) OVER (PARTITION BY p ORDER BY t, n) AS next FROM (
     SELECT t, n, names.p AS p, v, s, q FROM every JOIN names ON names.name = every.name
     WHERE t >= {start} AND t < {end})
-ORDER BY t, n
+ORDER BY t, n, p
 """
 
 
