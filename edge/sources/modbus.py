@@ -159,7 +159,12 @@ class ModbusSource:
             self._schedule(group, now)
             if self._route.address:
                 await self._return_to_first()
-            rows.append(await self._poll(group, self._link))
+            try:
+                rows.append(await self._poll(group, self._link))
+            except Disconnected as error:
+                if not self._heard:
+                    self._route.silent(str(error))
+                raise
         return concat(rows)
 
     async def close(self) -> None:

@@ -249,6 +249,8 @@ class Route:
         if address == 0:
             self.note = self._why = ""
             return
+        if self.note:
+            return  # It was the backup before: the first address is not tried any later because of this.
         now = self.clock().utc
         since = datetime.fromtimestamp(now // NS_PER_S, UTC).isoformat().replace("+00:00", "Z")
         self.note = (

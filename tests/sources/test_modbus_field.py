@@ -113,6 +113,44 @@ async def test_when_both_addresses_are_down_both_are_named_and_either_will_do():
         await modbus.close()
 
 
+@pytest.mark.parametrize("answer", [b"HTTP/1.1 400 Bad Request\r\n\r\n", None])
+async def test_a_first_address_that_is_no_modbus_device_or_hangs_up_leads_to_the_backup(answer):
+    async with Scripted() as first, Scripted(tens) as backup:
+
+        def script(asked: Asked) -> bytes:
+            if answer is None:
+                for writer in first._writers:
+                    writer.transport.abort()
+            return answer or b""
+
+        first.script = script
+        modbus = source(first.port, ROW, backup_host="127.0.0.1", backup_port=backup.port)
+        await modbus.connect()
+        with pytest.raises(Disconnected):
+            await modbus.read()
+        await modbus.connect()
+        assert values(await modbus.read()) == {0: 50.0}
+        await modbus.close()
+
+
+async def test_a_backup_that_breaks_off_does_not_put_off_the_return():
+    async with Scripted(lambda asked: None) as first, Scripted(tens) as backup:
+        modbus = source(
+            first.port, ROW, backup_host="127.0.0.1", backup_port=backup.port, backup_return_s=0.5, timeout_ms=150
+        )
+        await modbus.connect()
+        with pytest.raises(Disconnected):
+            await modbus.read()
+        first.script = None
+        came: dict[int, float] = {}
+        async with asyncio.timeout(20):
+            while came != {0: 5.0}:  # the backup never holds for as long as the first address is left alone
+                await modbus.connect()
+                for _ in range(5):
+                    came = values(await modbus.read())
+        await modbus.close()
+
+
 async def test_closing_while_the_first_address_is_tried_leaves_nothing_open():
     async with Scripted() as first, Scripted(tens) as backup:
         modbus = source(first.port, ROW, backup_host="127.0.0.1", backup_port=backup.port, backup_return_s=0.1)

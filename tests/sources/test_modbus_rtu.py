@@ -417,7 +417,7 @@ async def test_a_dead_unit_is_left_alone_so_that_the_others_keep_their_period(tm
         passed_s = (clock.now().monotonic - before) / 1e9
         # The first request and its repetition, then one each after 1 s, 2 s, 4 s ...
         assert sum(a.unit == 7 for a in slave.asked) <= 2 + passed_s
-        assert all(sum(a.unit == unit for a in slave.asked) == 40 for unit in (3, 9, 12))
+        assert all(40 <= sum(a.unit == unit for a in slave.asked) <= 44 for unit in (3, 9, 12))
         assert "unit 7 of device meter at" in modbus.problems[0]
         slave.script = None
         await read_until(modbus, lambda b: len(values(b)) == 4)
