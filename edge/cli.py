@@ -2,6 +2,7 @@
 
 import asyncio
 import csv
+import importlib
 import json
 import sys
 from collections.abc import Mapping
@@ -11,22 +12,41 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edge.commands import EXIT_CONFIG, EXIT_FAILED, config_option, default_folder, failed, print_problems
-from edge.commands.browse import browse
-from edge.commands.cert import cert
-from edge.commands.doctor import doctor
-from edge.commands.import_ import import_
-from edge.commands.init import init
 from edge.commands.moment import moment
-from edge.commands.probe import probe
-from edge.commands.replay import replay
-from edge.commands.user import user
 from edge.errors import AndonError, ConfigError, Problem, StorageError, Unreachable
 
 if TYPE_CHECKING:
     from edge.web.gateway import QueryResult
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+COMMANDS = {
+    "browse": "edge.commands.browse:browse",
+    "cert": "edge.commands.cert:cert",
+    "doctor": "edge.commands.doctor:doctor",
+    "import": "edge.commands.import_:import_",
+    "init": "edge.commands.init:init",
+    "probe": "edge.commands.probe:probe",
+    "replay": "edge.commands.replay:replay",
+    "user": "edge.commands.user:user",
+}
+"""Where the commands stand that have a module of their own."""
+
+
+class _Commands(click.Group):
+    """Imports a command's module when somebody asks for it."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted({*super().list_commands(ctx), *COMMANDS})
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return super().get_command(ctx, cmd_name)
+        module, name = COMMANDS[cmd_name].split(":")
+        command: click.Command = getattr(importlib.import_module(module), name)
+        return command
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="andon")
 def main() -> None:
     """Andon: the gateway between machines, operators and SCADA."""
@@ -299,9 +319,6 @@ def reload(folder: Path | None) -> None:
         raise failed(error) from error
     click.echo(outcome.sentence)
 
-
-for command in (browse, cert, doctor, import_, init, probe, replay, user):
-    main.add_command(command)
 
 if __name__ == "__main__":
     main()
