@@ -64,7 +64,7 @@ def test_nothing_is_missing_after_kill_outage_and_absence(node: Daemon, broker: 
     assert metric(press, "press.oee")["type"] == "Double"
     assert metric(first, "Alarms/device.press.communication/Active")["value"] is False
     assert metric(first, "bdSeq")["value"] == 0
-    time.sleep(1.5)
+    time.sleep(0.8)
 
     node.kill()
     until(lambda: host.of("NDEATH"), "the last will")
@@ -72,10 +72,10 @@ def test_nothing_is_missing_after_kill_outage_and_absence(node: Daemon, broker: 
     node.start()
     assert metric(born(host, 2), "bdSeq")["value"] == 1
     node.wait_alive()
-    time.sleep(1.0)
+    time.sleep(0.6)
 
     broker.stop()
-    time.sleep(2.0)
+    time.sleep(1.0)
     broker.start()
     until(lambda: host.subscribed == 2, "the host is back")
     host.tell(state=True, timestamp=2)
@@ -83,10 +83,10 @@ def test_nothing_is_missing_after_kill_outage_and_absence(node: Daemon, broker: 
 
     host.tell(state=False, timestamp=10)
     until(lambda: metric(host.of("NDEATH")[-1], "bdSeq")["value"] == 2, "the node leaves with the host")
-    time.sleep(1.5)
+    time.sleep(0.8)
     host.tell(state=True, timestamp=11)
     assert metric(born(host, 4), "bdSeq")["value"] == 3
-    time.sleep(2.0)
+    time.sleep(1.0)
     kept = node.sql(
         f"SELECT epoch_us(time) // 1000, value FROM readings WHERE tag = '{TAG}' AND quality >= 192 ORDER BY time"
     )

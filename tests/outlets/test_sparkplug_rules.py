@@ -408,6 +408,12 @@ def test_only_changes_are_told(tck: str) -> None:
     assert told((PRESS, at + 2 * NS_PER_S, 1.0, UNCERTAIN)) == [1.0]
     later = at + 3 * NS_PER_S
     assert told((PRESS, later, 2.0, GOOD), (PRESS, later + NS_PER_MS, 2.0, GOOD), (CNC, later, 5.0, GOOD)) == [2.0, 5.0]
+    # A quality that is not good is stated for as long as it lasts, and its end.
+    stated = [
+        values.changes(of_rows([(ROOM, at + n * NS_PER_S, float(n), quality)]))[1].tolist()
+        for n, quality in enumerate((GOOD, GOOD, UNCERTAIN, UNCERTAIN, GOOD, GOOD))
+    ]
+    assert stated == [[True], [False], [True], [True], [True], [False]]
     # Of two values in one millisecond the later one holds.
     assert told((CNC, later + NS_PER_S, 6.0, GOOD), (CNC, later + NS_PER_S + 1, 7.0, GOOD)) == [7.0]
 

@@ -80,13 +80,6 @@ class Plan:
         self._fixed: dict[tuple[int, int], bytes] = {}
         self.size = table.size
 
-    def describe(self) -> None:
-        """Prepare what births say of each tag, so that a birth of thousands of tags does not stop the rest."""
-        for tags in (self.node_tags, *(device.tags for device in self.devices)):
-            for tag in tags:
-                for quality in (GOOD, BAD):
-                    self.fixed(tag, quality)
-
     def fixed(self, tag: Tag, quality: int) -> bytes:
         """Return the fixed part of a tag's metric in a birth, as bytes."""
         quality = quality & 0xC0 if quality & 0xC0 in (GOOD, UNCERTAIN) else BAD

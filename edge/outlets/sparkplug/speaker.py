@@ -31,6 +31,8 @@ from plant.tags import Tag
 from plant.texts import Texts
 
 METRICS_PER_MESSAGE_MAX: Final = 5_000
+ROWS_PER_TURN: Final = 10_000
+"""Readings that become messages before the loop may do something else."""
 METRICS_PER_TURN: Final = 500
 """Metrics of a birth that are made before the loop may do something else."""
 REBIRTH_PERIOD_S: Final = 1.0
@@ -210,8 +212,19 @@ class Speaker:
             before = fresh[plan.device_of[rows.tag]]
             self._tell(link, rows.select(before), historical=True)
             rows = rows.select(~before)
-        self._tell(link, rows, historical=False)
-        self._tell(link, self.values.take_past(), historical=True)
+        await self._tell_in_turns(link, rows)
+        if self._may_tell(link):
+            self._tell(link, self.values.take_past(), historical=True)
+
+    async def _tell_in_turns(self, link: Link, rows: Batch) -> None:
+        for first in range(0, len(rows), ROWS_PER_TURN):
+            self._tell(link, rows.select(np.arange(first, min(first + ROWS_PER_TURN, len(rows)))), historical=False)
+            await asyncio.sleep(0)
+            if not self._may_tell(link):
+                # A lost link owes the rest anyhow; a birth that is wanted comes first.
+                if self._still(link):
+                    self.values.queue(rows.select(np.arange(min(first + ROWS_PER_TURN, len(rows)), len(rows))))
+                return
 
     def _tell(self, link: Link, rows: Batch, *, historical: bool) -> None:
         """Publish rows of devices that are born: one message per device, or a few where they are many."""

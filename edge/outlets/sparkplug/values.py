@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge.outlets.sparkplug.plan import UNPUBLISHED, Plan
-from plant.batch import BAD, EMPTY, Batch, concat
+from plant.batch import BAD, EMPTY, GOOD, Batch, concat
 from plant.instant import NS_PER_MS
 from plant.tags import TagTable
 
@@ -115,7 +115,7 @@ class Values:
         """Return the rows that say something new, and for each whether its quality must be stated; all count as told.
 
         A row that repeats value and quality says nothing new; of two rows of a tag in one millisecond the later
-        one holds. A quality is stated until it is good again.
+        one holds. A quality is stated as long as it is not good, and when it becomes so.
         """
         rows = rows.select(np.lexsort((rows.time, rows.tag)))
         tag = rows.tag
@@ -132,11 +132,11 @@ class Values:
         self._told_quality[tag] = rows.quality
         says = ~(same | overtaken)
         self.unchanged += int(np.count_nonzero(~says))
-        state = rows.quality != quality
+        state = (rows.quality != quality) | (rows.quality & 0xC0 != GOOD)
         return rows.select(says), self._marked(tag, state)[says]
 
     def _marked(self, tag: NDArray[np.uint32], state: NDArray[np.bool_]) -> NDArray[np.bool_]:
-        """Every row of a tag whose quality changes within the rows states it."""
+        """Every row of a tag of which one row must state its quality does so."""
         marks = np.zeros(self._plan.size, np.bool_)
         marks[tag[state]] = True
         marked: NDArray[np.bool_] = marks[tag]
