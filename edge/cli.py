@@ -54,7 +54,7 @@ def main() -> None:
 
 def _state_dir(folder: Path | None) -> tuple[Path, str]:
     """Return state folder and name of the control socket, reading no more of the configuration than that."""
-    from edge.config.toml_file import read_toml
+    from edge.toml_file import read_toml
 
     folder = folder or default_folder()
     problems: list[Problem] = []

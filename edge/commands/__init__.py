@@ -44,7 +44,7 @@ def socket_of(folder: Path | None) -> tuple[Path, str]:
 
     Raises ConfigError.
     """
-    from edge.config.toml_file import read_toml
+    from edge.toml_file import read_toml
 
     folder = folder or default_folder()
     problems: list[Problem] = []

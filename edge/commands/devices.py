@@ -11,8 +11,8 @@ from pydantic import TypeAdapter, ValidationError
 from edge.commands import default_folder
 from edge.config.load import RELATIVE_TO_STATE
 from edge.config.model import DeviceOptions
-from edge.config.toml_file import TomlFile, read_toml
 from edge.errors import ConfigError, Problem
+from edge.toml_file import TomlFile, read_toml
 
 DEVICE: TypeAdapter[DeviceOptions] = TypeAdapter(DeviceOptions)
 

@@ -19,11 +19,11 @@ from edge.config.csv_file import Row, read_csv
 from edge.config.model import TAG_COLUMNS, Config, FileOptions, GatewayFile, TagRow
 from edge.config.points import check_points
 from edge.config.tags import make_table, make_tags
-from edge.config.toml_file import Key, TomlFile, read_toml
 from edge.errors import ConfigError, Problem
 from edge.outlets.sparkplug.plan import doubtful_names
 from edge.production import MachineOptions, ShiftsOptions, check_shifts, virtual_tags
 from edge.sources.modbus_options import shared_lines
+from edge.toml_file import Key, TomlFile, read_toml
 
 Model = TypeVar("Model", bound=BaseModel)
 
