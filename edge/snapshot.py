@@ -92,6 +92,7 @@ class Face:
             alarms=app.alarms.views(now),
             ring=ring,
             broker=broker,
+            time_zone=app.config.file.site.time_zone,
         )
 
     def _readings_per_s(self, monotonic: int) -> float:

@@ -130,3 +130,5 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     alarms: list[AlarmView]
     ring: RingView
     broker: BrokerView
+    time_zone: str = "UTC"
+    """IANA name of the site's: a screen shows shifts and alarms in the time of the plant, wherever it stands."""

@@ -37,7 +37,10 @@ async def served(tmp_path):
 
 async def log_in(browser):
     await browser.type("erik")
-    await browser.tap("document.getElementById('login-password')")
+    await browser.tap(
+        "document.getElementById('login-password')",
+        "document.activeElement === document.getElementById('login-password')",
+    )
     await browser.type(PASSWORD)
     await browser.key("Enter", 13)
     await browser.until("document.getElementById('user').textContent === 'erik, engineer'")
@@ -52,28 +55,27 @@ async def test_a_person_works_at_the_page(served):
         await browser.until(f"Boolean({STOP})")
 
         # First tap, login in between, second tap.
-        await browser.tap(STOP)
-        await browser.until("document.getElementById('login').open")
+        await browser.tap(STOP, "document.getElementById('login').open")
         await log_in(browser)
         await browser.until("document.getElementById('reason').open")
-        await browser.tap("document.querySelector('[data-reason=no_material]')")
-        await browser.until("!document.getElementById('told').hidden")
-        command = next(c for c in gateway.commands if c.name == "correct")
-        assert (command.user, command.arguments["reason"], command.arguments["state"]) == (
-            "erik",
-            "no_material",
-            "down",
+        await browser.tap(
+            "document.querySelector('[data-reason=no_material]')", "!document.getElementById('reason').open"
         )
+        async with asyncio.timeout(10):
+            while not gateway.commands:
+                await asyncio.sleep(0.05)
+        (command,) = gateway.commands
+        assert (command.name, command.user) == ("correct", "erik")
+        assert (command.arguments["reason"], command.arguments["state"]) == ("no_material", "down")
         assert isinstance(command.arguments["start"], int)
 
-        await browser.tap("document.querySelector('#alarms [data-field=acknowledge]')")
-        await browser.until("document.getElementById('told').textContent.includes('is acknowledged')")
-        assert gateway.commands[-1].arguments["occurrence"] == "press.bearing_hot-1"
+        acknowledged = "document.getElementById('told').textContent.includes('is acknowledged')"
+        await browser.tap("document.querySelector('#alarms [data-field=acknowledge]')", acknowledged)
+        assert gateway.commands[1].arguments["occurrence"] == "press.bearing_hot-1"
 
-        await browser.tap("document.getElementById('sql-run')")
-        await browser.until("document.querySelectorAll('#sql-rows tr').length === 5")
-        await browser.tap("document.getElementById('login-open')")
-        await browser.until("document.getElementById('user').textContent === ''")
+        rows = "document.querySelectorAll('#sql-rows tr').length === 5"
+        await browser.tap("document.getElementById('sql-run')", rows)
+        await browser.tap("document.getElementById('login-open')", "document.getElementById('user').textContent === ''")
         assert await browser.run("document.getElementById('sql').hidden")
         assert browser.complaints == []
 

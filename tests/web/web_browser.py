@@ -119,8 +119,22 @@ class Browser:
         except TimeoutError:
             raise AssertionError(f"never came true: {script}; the browser says {self.complaints}") from None
 
-    async def tap(self, script):
-        """Tap on the element that a JavaScript expression returns, where it lies on the screen."""
+    async def tap(self, script, effect="true", seconds=20):
+        """Tap on the element that a JavaScript expression returns until another one holds.
+
+        A layout that moves under the finger makes a person tap again, too.
+        """
+        await self.until(f"Boolean({script})", seconds)
+        for _ in range(5):
+            await self._tap(script)
+            try:
+                await self.until(effect, seconds / 5)
+            except AssertionError:
+                continue
+            return
+        raise AssertionError(f"no tap on {script} had the effect {effect}; the browser says {self.complaints}")
+
+    async def _tap(self, script):
         where = await self.run(
             f"(() => {{ const e = {script}; e.scrollIntoView({{block: 'center'}}); const r = e.getBoundingClientRect();"
             "return [r.left + r.width / 2, r.top + r.height / 2]; })()"

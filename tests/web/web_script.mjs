@@ -323,6 +323,15 @@ test("figures are short and honest", () => {
   assert.deepEqual([192, 64, 0].map(format.quality), ["good", "uncertain", "bad"]);
 });
 
+test("times are those of the plant, not of the screen", () => {
+  const noon = Date.UTC(2026, 6, 1, 12) * 1e6;
+  format.useZone("Europe/Berlin");
+  assert.equal(format.shortTime(noon), "14:00");
+  assert.equal(format.clockTime(noon), "14:00:00");
+  format.useZone("UTC");
+  assert.equal(format.shortTime(noon), "12:00");
+});
+
 test("doubtful figures say so", () => {
   hear({ ...plant, machines: [{ ...plant.machines[0], uncertain: true, unknown_s: 700 }] });
   const [card] = $("machines").children;

@@ -1,4 +1,4 @@
-// Numbers and words for people. Pure: no document, no clock.
+// Numbers and words for people. Without document and clock; the one thing it remembers is the site's time zone.
 
 const NS = 1e9;
 
@@ -57,12 +57,24 @@ export function since(now, then) {
   return then ? span((now - then) / NS) : DASH;
 }
 
+let whole = new Intl.DateTimeFormat("en-GB", { timeStyle: "medium" });
+let short = new Intl.DateTimeFormat("en-GB", { timeStyle: "short" });
+let zone = "";
+
+// From here on times are those of the plant, wherever the screen stands.
+export function useZone(timeZone) {
+  if (timeZone === zone) return;
+  zone = timeZone;
+  whole = new Intl.DateTimeFormat("en-GB", { timeStyle: "medium", timeZone });
+  short = new Intl.DateTimeFormat("en-GB", { timeStyle: "short", timeZone });
+}
+
 export function clockTime(ns) {
-  return new Date(ns / 1e6).toLocaleTimeString("en-GB");
+  return whole.format(new Date(ns / 1e6));
 }
 
 export function shortTime(ns) {
-  return new Date(ns / 1e6).toLocaleTimeString("en-GB", { hour: "2-digit", minute: "2-digit" });
+  return short.format(new Date(ns / 1e6));
 }
 
 export function words(name) {
@@ -93,7 +105,7 @@ export function rankAlarms(alarms) {
 // The largest losses of the shift as lines; time of which nobody knows anything always has a line of its own.
 export function topLosses(machine, countMax) {
   const lines = machine.losses
-    .filter((loss) => loss.minutes > 0 && loss.loss !== "unknown" && loss.loss !== "unobserved")
+    .filter((loss) => loss.minutes >= 0.05 && loss.loss !== "unknown" && loss.loss !== "unobserved")
     .sort((a, b) => b.minutes - a.minutes)
     .slice(0, countMax)
     .map((loss) => `${words(loss.loss)}: ${lossLine(loss)}`);

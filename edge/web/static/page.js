@@ -2,7 +2,7 @@
 
 import { showAlarms, startAlarms } from "./alarms.js";
 import { $, lines, list, put } from "./dom.js";
-import { clockTime, count, DASH, doubt, percent, shortTime, since, size, span, topLosses, verdict, words } from "./format.js";
+import { clockTime, count, DASH, doubt, percent, shortTime, since, size, span, topLosses, useZone, verdict, words } from "./format.js";
 import { mayLook, onSession, startSession } from "./session.js";
 import { startSql } from "./sql.js";
 import { noteMachines, startStates } from "./states.js";
@@ -124,6 +124,7 @@ let heardAt = 0;
 
 function show(s) {
   latest = s;
+  useZone(s.time_zone);
   for (const m of s.machines) series(m.name).add(s.time / 1e9, m.oee);
   showHeader(s);
   list($("machines"), "machine-card", s.machines, (m) => m.name, showMachine(s));

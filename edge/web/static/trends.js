@@ -1,7 +1,7 @@
 // Trends from the ring: a few tags over minutes or hours, drawn by uPlot. Where the value was bad there is a gap.
 
 import { $, make, put } from "./dom.js";
-import { DASH, figure, span } from "./format.js";
+import { DASH, figure, shortTime, span } from "./format.js";
 import { tell } from "./session.js";
 
 const TAGS_MAX = 6;
@@ -56,7 +56,7 @@ function options() {
   const paint = colours();
   const scales = [...new Set(chosen.map(scaleOf))];
   const text = { stroke: css("--quiet"), grid: { stroke: css("--line"), width: 1 }, ticks: { stroke: css("--line") } };
-  const hour = (_, values) => values.map((v) => new Date(v * 1000).toLocaleTimeString("en-GB", { hour: "2-digit", minute: "2-digit" }));
+  const hour = (_, values) => values.map((v) => shortTime(v * 1e9));
   return {
     width: $("trend-plot").clientWidth || 600,
     height: 280,
