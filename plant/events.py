@@ -213,11 +213,31 @@ class Backfill(Event):
     cut: int = 0
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeviceEvent(Event):
+    """An event or alarm that a device told by itself (OPC UA Part 5 and Part 9); the gateway's own alarms are others.
+
+    type: name of its type. severity: 1..1000. event_id: the device's own id, hex. condition: its name, "" for a mere
+    event; active, acknowledged: its state on the device, None = it has none.
+    """
+
+    kind: ClassVar[str] = "device_event"
+    device: str
+    source: str
+    type: str
+    message: str
+    severity: int
+    event_id: str = ""
+    condition: str = ""
+    active: bool | None = None
+    acknowledged: bool | None = None
+
+
 KINDS: dict[str, type[Event]] = {
     c.kind: c
     for c in (
         StateChanged, PartsProduced, PartsRejected, CounterAnomaly, OrderStarted, OrderEnded, Correction,
-        AlarmTransition, Audit, GatewayEvent, Gap, Backfill,
+        AlarmTransition, Audit, GatewayEvent, Gap, Backfill, DeviceEvent,
     )
 }  # fmt: skip
 

@@ -28,6 +28,7 @@ from edge.errors import Disconnected, Unreachable
 from edge.sources import Filled, Notice
 from edge.sources.opcua_audit import Canary
 from edge.sources.opcua_backlog import Backlog
+from edge.sources.opcua_events import Events
 from edge.sources.opcua_expiry import look
 from edge.sources.opcua_history import History
 from edge.sources.opcua_intake import Intake, explain
@@ -39,6 +40,7 @@ from edge.sources.opcua_recovery import Lasting, Recovery
 from edge.sources.opcua_session import Session, open_session
 from edge.sources.opcua_subscribe import NoSubscriptions, Subscriber
 from plant.batch import Batch
+from plant.events import DeviceEvent
 from plant.instant import NS_PER_S
 from plant.texts import Texts
 
@@ -86,6 +88,7 @@ class OpcuaSource:
             Canary(options.frozen_ms),
             Recovery(options.name),
             Backlog(self._intake),
+            Events(options.name, options.asset),
         )
         self.notices: dict[str, Notice] = {}
         self._expiry: asyncio.Task[tuple[Notice | None, bool]] | None = None
@@ -102,6 +105,10 @@ class OpcuaSource:
     def recovery(self) -> str:
         """What was done last to bring data back although the connection stood, while that is news; else ""."""
         return self._lasting.recovery.sentence
+
+    def take_events(self) -> list[DeviceEvent]:
+        """Hand over the events that the server told since the last call."""
+        return self._lasting.events.drain()
 
     async def history(self) -> AsyncGenerator[Batch | Filled]:
         """Yield what the server recorded while we could not listen; ends with the session. Raises Disconnected."""
@@ -162,7 +169,7 @@ class OpcuaSource:
             raise Disconnected(f"device {self.name} is not connected")
         batch = await self._reader.read()
         self._watch_expiry()
-        self.lost = self._intake.lost
+        self.lost = self._intake.lost + self._lasting.events.lost
         return batch
 
     def _watch_expiry(self) -> None:

@@ -68,6 +68,11 @@ class OpcuaOptions(BaseModel):
         ge=100.0,
         le=3_600_000.0,
     )
+    events: bool = Field(
+        False,
+        description="take the server's events and alarms into the log of events; needs subscriptions, and nothing is "
+        "acknowledged on the server",
+    )
     backfill: bool = Field(
         True,
         description="after a break, read what the server recorded meanwhile, of the nodes that have a history; such "

@@ -20,6 +20,7 @@ import structlog
 from edge import clock as edge_clock
 from edge.sources.opcua_audit import Canary
 from edge.sources.opcua_backlog import Backlog
+from edge.sources.opcua_events import Events
 from edge.sources.opcua_session import codes
 from plant.instant import NS_PER_S, Instant
 
@@ -132,3 +133,4 @@ class Lasting:
     canary: Canary
     recovery: Recovery
     backlog: Backlog
+    events: Events

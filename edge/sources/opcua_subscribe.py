@@ -19,12 +19,14 @@ from edge import clock
 from edge.errors import Disconnected
 from edge.sources.opcua_audit import Audit, Findings
 from edge.sources.opcua_decode import Decoder
+from edge.sources.opcua_events import EVENT_LIST
 from edge.sources.opcua_intake import Intake, explain
 from edge.sources.opcua_items import Learned, MonitoredItems, Subscription, subscribe, unsubscribe
 from edge.sources.opcua_options import OpcuaOptions
 from edge.sources.opcua_points import Namespaces, NodeAddress
 from edge.sources.opcua_publish import Failure, Publisher
 from edge.sources.opcua_recovery import NO_SESSION, NO_SUBSCRIPTION, Lasting, Step
+from edge.sources.opcua_retry import Retry
 from edge.sources.opcua_session import Session, codes
 from edge.sources.opcua_wire import DATA_CHANGE, STATUS_CHANGE, Malformed, Message, status_of
 from plant.batch import Batch, concat
@@ -73,9 +75,7 @@ class Subscriber:
         self._ready: list[Batch] = []
         self._look: asyncio.Task[list[tuple[Subscription, Findings]]] | None = None
         self._look_at = 0
-        self._retry: asyncio.Task[bool] | None = None
-        self._retry_ns = int(options.retry_ms * NS_PER_MS)
-        self._retry_at = 0
+        self._retry = Retry(options, self._try_refused)
         self._repeat_at = 0
         self._left_at = 0
         self._full = False
@@ -86,7 +86,7 @@ class Subscriber:
         now = clock.now()
         if self._items.refused:
             self._ready.append(self._intake.refused(sorted(self._items.refused), now))
-            self._retry_at = now.monotonic + self._retry_ns
+            self._retry.plan(now.monotonic)
         self._left_at = now.monotonic
         if self._options.repeat_ms:
             self._repeat_at = now.monotonic + int(self._options.repeat_ms * NS_PER_MS)
@@ -103,27 +103,26 @@ class Subscriber:
             positions = range(first, min(first + size, self._count))
             subscription.members += positions
             await self._items.create(subscription, positions)
+        await self._listen(next(iter(self._subscriptions.values())))
         now = clock.now().monotonic
         for subscription in self._subscriptions.values():
             subscription.heard = subscription.waiting = now
         self._publisher.forget()
         self._publisher.start(len(self._subscriptions))
 
+    async def _listen(self, subscription: Subscription) -> None:
+        """Ask for the events of the server in its first subscription."""
+        if self._options.events and subscription.place == 0:
+            await self._lasting.events.listen(self._session, subscription, self._count)
+
     async def stop(self) -> None:
         """End all tasks; the session deletes the subscriptions when it closes."""
-        await self._stop_retry()
+        await self._retry.stop()
         look, self._look = self._look, None
         if look is not None:
             look.cancel()
             await asyncio.gather(look, return_exceptions=True)
         await self._publisher.stop()
-
-    async def _stop_retry(self) -> None:
-        retry, self._retry = self._retry, None
-        if retry is not None:
-            retry.cancel()
-            await asyncio.gather(retry, return_exceptions=True)
-            self._await_refused()
 
     async def _first(self) -> Subscription:
         try:
@@ -172,7 +171,7 @@ class Subscriber:
         """Wait for a message, at most until something else is due; a subscription that is silent is trouble."""
         now = clock.now().monotonic
         quiet_at = min(one.waiting + one.silence_ns for one in self._subscriptions.values())
-        due = min(at for at in (quiet_at, self._retry_at, self._repeat_at, self._look_at) if at)
+        due = min(at for at in (quiet_at, self._retry.at, self._repeat_at, self._look_at) if at)
         try:
             async with asyncio.timeout(max((due - now) / NS_PER_S, 0)):
                 arrived = await self._publisher.arrived.get()
@@ -248,6 +247,8 @@ class Subscriber:
                     what = explain(status_of(body, part))
                     self._troubles.append((one, f"{self._session.where} ended subscription {one.id}: {what}"))
                 continue
+            if part.encoding == EVENT_LIST:
+                self._lasting.events.take(body, part, self._session.where)
             if part.encoding != DATA_CHANGE:
                 continue
             try:
@@ -274,7 +275,10 @@ class Subscriber:
             ]
         if self._intake.gone:
             self._forget_gone()
-        self._tend_refused(now.monotonic)
+        fault = self._retry.tend(now.monotonic, wanted=bool(self._items.refused))
+        if fault is not None and fault.code in NO_SUBSCRIPTION:
+            what = f"{self._session.where} does not know a subscription any more: {explain(fault.code)}"
+            self._troubles += [(one, what) for one in self._subscriptions.values()]
         if self._look is not None and self._look.done():
             look, self._look = self._look, None
             self._look_later()
@@ -283,24 +287,6 @@ class Subscriber:
             self._look_at = 0
             self._look = asyncio.create_task(self._inspect(), name=f"opcua-audit-{self._options.name}")
             self._look.add_done_callback(self._publisher.wake)
-
-    def _tend_refused(self, now: int) -> None:
-        if self._retry is not None and self._retry.done():
-            retry, self._retry = self._retry, None
-            revived = False
-            try:
-                revived = retry.result()
-            except UaStatusCodeError as error:  # the whole call failed: the same nodes, later
-                if error.code in NO_SUBSCRIPTION:
-                    what = f"{self._session.where} does not know a subscription any more: {explain(error.code)}"
-                    self._troubles += [(one, what) for one in self._subscriptions.values()]
-            if revived:
-                self._retry_ns = int(self._options.retry_ms * NS_PER_MS)
-            self._retry_at = now + self._retry_ns if self._items.refused else 0
-        elif self._retry is None and self._retry_at and now >= self._retry_at:
-            self._retry_at = 0
-            self._retry_ns = min(self._retry_ns * 2, int(self._options.retry_ms_max * NS_PER_MS))
-            self._retry = asyncio.create_task(self._try_refused(), name=f"opcua-retry-{self._options.name}")
 
     def _forget_gone(self) -> None:
         """Let nodes that vanished while they were monitored join the refused ones."""
@@ -365,7 +351,8 @@ class Subscriber:
     ) -> None:
         """Take the cheapest step that can help; if the server refuses it, the next. Raises Disconnected."""
         place = -1 if subscription is None else subscription.place
-        await self._stop_retry()
+        await self._retry.stop()
+        self._await_refused()
         step = self._lasting.recovery.climb(place, least, reason)
         while step < Step.CLIENT:
             try:
@@ -393,6 +380,7 @@ class Subscriber:
         new = await self._subscribe(old.place)
         new.members = old.members
         await self._items.create(new, new.members)
+        await self._listen(new)
         new.heard = new.waiting = clock.now().monotonic
         self._publisher.start(len(self._subscriptions))
         self._await_refused()
@@ -406,5 +394,5 @@ class Subscriber:
         self._await_refused()
 
     def _await_refused(self) -> None:
-        if self._items.refused and not self._retry_at and self._retry is None:
-            self._retry_at = clock.now().monotonic + self._retry_ns
+        if self._items.refused:
+            self._retry.plan(clock.now().monotonic)

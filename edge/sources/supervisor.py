@@ -9,7 +9,7 @@ socket opened: one that accepts connections and says nothing does not flap.
 import asyncio
 import contextlib
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Final
@@ -22,7 +22,7 @@ from edge.sources import Filled, Historian, Notice, Source
 from edge.sources.clock_watch import ClockWatch, Verdict
 from edge.tick import Condition, Occurred, Signal
 from plant.batch import Batch, bad
-from plant.events import Backfill, EventIds, Gap
+from plant.events import Backfill, Event, EventIds, Gap
 from plant.instant import NS_PER_S, Instant
 
 CLOSE_S_MAX: Final = 5.0
@@ -101,6 +101,7 @@ class Supervisor:
         self._signal = signal
         self._asset = asset
         self._deadline_s = deadline_s
+        self._events: Callable[[], Iterable[Event]] = getattr(source, "take_events", tuple)
         self._connect_deadline_s = connect_deadline_s
         self._lost_reason = lost_reason
         self._backoff = backoff
@@ -232,6 +233,8 @@ class Supervisor:
                 silence = f"device {self._source.name} is connected but has sent nothing for {self._deadline_s:g} s"
                 raise Disconnected(silence) from error
             self._alive(len(batch))
+            for event in self._events():
+                self._signal(Occurred(event=event))
             if len(batch):
                 verdict = self._clock_watch.note(batch, self._clock())
                 if verdict is not None:

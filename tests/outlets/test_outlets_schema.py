@@ -20,6 +20,7 @@ from plant.events import (
     Backfill,
     Correction,
     CounterAnomaly,
+    DeviceEvent,
     DowntimeReason,
     Event,
     Gap,
@@ -76,6 +77,7 @@ def one_of_each() -> list[Event]:
         Audit(id="9", **at, user="anna", action="shelve", outcome="ok"),
         GatewayEvent(id="10", **at, action="started"),
         Gap(id="11", **at, start=0, end=1, reason="disconnected", device="press"),
+        DeviceEvent(id="13", **at, device="cnc", source="s", type="EventType", message="m", severity=500, active=True),
         Backfill(id="12", **at, start=0, end=1, device="press", count=7, tags=2, without=1),
     ]  # fmt: skip
 

@@ -16,6 +16,7 @@ from edge.errors import Disconnected
 from edge.sources.opcua import OpcuaOptions, OpcuaPoint, parse_node
 from edge.sources.opcua_audit import Canary
 from edge.sources.opcua_backlog import Backlog
+from edge.sources.opcua_events import Events
 from edge.sources.opcua_intake import Intake
 from edge.sources.opcua_items import Learned
 from edge.sources.opcua_points import Namespaces
@@ -125,7 +126,7 @@ class Subscribed:
         self.intake = Intake(points, Texts(), "plc")
         self.learned = Learned(options.items_per_call, options.nodes_per_read)
         addresses = [parse_node(one.node) for one in points]
-        self.lasting = Lasting(Canary(options.frozen_ms), Recovery("plc"), Backlog(self.intake))
+        self.lasting = Lasting(Canary(options.frozen_ms), Recovery("plc"), Backlog(self.intake), Events("plc", ""))
         limits = 1_000_000, 1_000_000
         self.reader = Subscriber(
             session, options, addresses, Namespaces(), self.intake, self.learned, *limits, self.lasting
