@@ -45,7 +45,9 @@ const birth = () => {
   client.publish(topic("NBIRTH"), encode([bdSeqMetric(bdSeq), control, ...births[""]]));
   Object.keys(births).filter(Boolean).forEach(deviceBirth);
   born += 1;
-  say({ born });
+  const told = { born };
+  // Births have QoS 0; the acknowledgement of what follows them says that the broker has passed them on.
+  client.publish("births/told", "", { qos: 1 }, () => say(told));
 };
 
 client.on("connect", () => client.subscribe(topic("NCMD"), { qos: 1 }, birth));
