@@ -66,7 +66,7 @@ def _device(device: DeviceView, alarms: Sequence[AlarmView], now: int) -> Findin
     own = [
         alarm.message
         for alarm in alarms
-        if alarm.alarm in {f"device.{device.name}.silent", f"device.{device.name}.clock"}
+        if alarm.alarm in {f"device.{device.name}.{what}" for what in ("silent", "clock", "certificate")}
     ]
     head = f"Device {device.name} is connected; {tags}"
     if device.problems:
