@@ -43,6 +43,9 @@ READS_MAX: Final = 200
 HANDED_OVER_MAX: Final = 16
 """Hand-overs that the thread has not taken yet, before the link counts as congested."""
 JOIN_S: Final = 2.0
+GOODBYE_NS: Final = NS_PER_S
+"""How long acknowledgements may keep us from saying goodbye. Said too early it gets lost: a broker that answers into a
+socket that is closed already takes the connection for broken and publishes the last will."""
 
 
 class Link:
@@ -71,6 +74,8 @@ class Link:
         self._events: deque[LinkEvent] = deque()
         self._told = False
         self._tokens: dict[int, int] = {}
+        self._unacknowledged: set[int] = set()
+        self._leaves_at: int | None = None
         self._subscriptions: dict[int, tuple[str, ...]] = {}
         self._reading = False
         self._opened = False
@@ -275,6 +280,9 @@ class Link:
                 raise Disconnected(f"{self._options.address} sent something that is not MQTT: {error}") from error
             finally:
                 self._reading = False
+        if self._leaves_at is not None and (not self._unacknowledged or clock.now().monotonic >= self._leaves_at):
+            self._leaves_at = None
+            client.disconnect()
         if rc == MQTTErrorCode.MQTT_ERR_SUCCESS and client.want_write():
             rc = client.loop_write()
         self._congested = client.want_write()
@@ -302,7 +310,7 @@ class Link:
                 case "unsubscribe":
                     client.unsubscribe(argument)
                 case "disconnect":
-                    client.disconnect()
+                    self._leaves_at = clock.now().monotonic + GOODBYE_NS
 
     def _publish(self, client: Client, messages: Iterable[Message]) -> None:
         for message in messages:
@@ -317,6 +325,8 @@ class Link:
                     break
             if message.token:
                 self._tokens[info.mid] = message.token
+            if message.qos and info.rc == MQTTErrorCode.MQTT_ERR_SUCCESS:
+                self._unacknowledged.add(info.mid)
 
     def _on_connect(
         self, _client: Client, _data: Any, _flags: ConnectFlags, reason: ReasonCode, properties: Properties | None
@@ -352,6 +362,7 @@ class Link:
     ) -> None:
         # paho also calls this when a QoS 0 message has been written; only what was read is the broker's word.
         if self._reading:
+            self._unacknowledged.discard(mid)
             token = self._tokens.pop(mid, 0)
             if token:
                 self._tell(Acknowledged(token, str(reason) if reason.is_failure else ""))
