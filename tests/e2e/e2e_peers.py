@@ -68,17 +68,13 @@ def until(probe: Callable[[], T], what: str | Callable[[], str], deadline_s: flo
 
 
 class SimulatedPlant:
-    """The plant in a child process."""
+    """The plant in a child process. plcs: those that run, by default all."""
 
-    def __init__(self, folder: Path, speed: float = 1.0) -> None:
+    def __init__(self, folder: Path, speed: float = 1.0, plcs: str = "cnc,press,strip,inspection") -> None:
         self.log = folder / "plant.log"
+        command = [sys.executable, str(HERE / "e2e_plant.py"), str(speed), plcs]
         with self.log.open("ab") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, str(HERE / "e2e_plant.py"), str(speed)],
-                stdout=subprocess.PIPE,
-                stderr=log,
-                cwd=PROJECT,
-            )
+            self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, cwd=PROJECT)
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
         if not line:

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from e2e_peers import Daemon, SimulatedPlant, until
@@ -10,7 +11,7 @@ from e2e_tap import Tap, modbus_functions, opcua_services
 BACK_S = 15.0
 STALL_S = 5.0
 """Longest time without a reading from a device that is not concerned. Its slowest period is a second; the rest is for
-the simulated plant, which builds a new server beside the others in one process.
+a busy machine.
 
 The inspection station has nothing to say between two parts; of it only the connection is watched.
 """
@@ -34,19 +35,44 @@ OPCUA_READS = {
 """Every service that reading needs, by the node id of its request's binary encoding (OPC 10000-6, annex A)."""
 
 
+class Halls:
+    """The plant in two processes, so that building a new OPC UA server in one does not hold up the PLCs of the other."""
+
+    def __init__(self, folder: Path) -> None:
+        self.halls = [SimulatedPlant(folder, plcs=plcs) for plcs in ("cnc,inspection", "press,strip")]
+        self.ports = {name: port for hall in self.halls for name, port in hall.ports.items() if name != "control"}
+
+    def fault(self, fault: str, *, plc: str, **arguments: object) -> None:
+        hall = next(hall for hall in self.halls if plc in hall.ports)
+        hall.fault(fault, plc=plc, **arguments)
+
+    def stop(self) -> None:
+        for hall in self.halls:
+            hall.stop()
+
+
 @pytest.fixture(scope="module")
-def taps(plant: SimulatedPlant) -> Iterator[dict[str, Tap]]:
+def plant(folder: Path) -> Iterator[Halls]:
+    halls = Halls(folder)
+    yield halls
+    halls.stop()
+
+
+@pytest.fixture(scope="module")
+def taps(plant: Halls) -> Iterator[dict[str, Tap]]:
     with Tap(plant.ports["strip"]) as strip, Tap(plant.ports["cnc"]) as cnc, Tap(plant.ports["press"]) as press:
         yield {"strip": strip, "cnc": cnc, "press": press}
 
 
 @pytest.fixture(scope="module")
-def prepared(folder, plant: SimulatedPlant, broker, taps: dict[str, Tap]) -> Iterator[Daemon]:
+def prepared(folder, plant: Halls, broker, taps: dict[str, Tap]) -> Iterator[Daemon]:
     ports = plant.ports | {name: tap.port for name, tap in taps.items()}
     daemon = Daemon(folder, ports, broker.port)
-    # The plant is one process: while it builds a server, the others answer late, and that is no loss of a device here.
+    # On a busy machine the plant answers late, and that is no loss of a device here.
     daemon.set("device press", timeout_ms=5000)
     daemon.set("device strip", timeout_ms=3000, quarantine_retry_s=5)
+    for name in ("cnc", "inspection"):
+        daemon.set(f"device {name}", deadline_ms=10_000, keepalive_ms=10_000)
     yield daemon
     daemon.kill()
 
@@ -83,7 +109,7 @@ def alive_but(daemon: Daemon, plc: str, missing: set[str]) -> bool:
 
 
 def restart(
-    daemon: Daemon, plant: SimulatedPlant, plc: str, missing: set[str], *, lost_for_s: float = 0.5, **how: object
+    daemon: Daemon, plant: Halls, plc: str, missing: set[str], *, lost_for_s: float = 0.5, **how: object
 ) -> float:
     """Restart a PLC, wait until all that survived is alive; return how long that took after it was there again."""
     watch = Watch(daemon, plc)
@@ -101,7 +127,7 @@ def restart(
 
 
 @pytest.mark.parametrize("plc", ["cnc", "inspection", "press", "strip"])
-def test_a_restarted_plc_is_read_again_and_nobody_else_notices(daemon: Daemon, plant: SimulatedPlant, plc: str):
+def test_a_restarted_plc_is_read_again_and_nobody_else_notices(daemon: Daemon, plant: Halls, plc: str):
     assert restart(daemon, plant, plc, set()) < BACK_S
     until(lambda: not daemon.active(f"device.{plc}.communication"), "no alarm is left")
     gaps = until(
@@ -113,9 +139,7 @@ def test_a_restarted_plc_is_read_again_and_nobody_else_notices(daemon: Daemon, p
     assert gaps == [(True,)]
 
 
-def test_a_new_program_with_a_node_removed_and_the_namespace_moved_costs_that_node_only(
-    daemon: Daemon, plant: SimulatedPlant
-):
+def test_a_new_program_with_a_node_removed_and_the_namespace_moved_costs_that_node_only(daemon: Daemon, plant: Halls):
     took = restart(daemon, plant, "cnc", {"cnc.x_current"}, without="x_current", namespace_shift=3)
     assert took < BACK_S
     alarm = until(lambda: daemon.active("device.cnc.no_data"), "the missing node is an alarm")
@@ -129,7 +153,7 @@ def test_a_new_program_with_a_node_removed_and_the_namespace_moved_costs_that_no
     until(lambda: not daemon.active("device.cnc.no_data"), "with its node back the alarm goes")
 
 
-def test_a_register_that_is_gone_costs_that_register_only(daemon: Daemon, plant: SimulatedPlant):
+def test_a_register_that_is_gone_costs_that_register_only(daemon: Daemon, plant: Halls):
     assert restart(daemon, plant, "press", {"press.pressure"}, without="pressure") < BACK_S
     alarm = until(lambda: daemon.active("device.press.no_data"), "the missing register is an alarm")
     assert "press.pressure" in alarm.message
@@ -138,7 +162,7 @@ def test_a_register_that_is_gone_costs_that_register_only(daemon: Daemon, plant:
     until(lambda: not daemon.active("device.press.no_data"), "with its register back the alarm goes")
 
 
-def test_a_plc_that_hangs_without_hanging_up_delays_nobody(daemon: Daemon, plant: SimulatedPlant, taps: dict[str, Tap]):
+def test_a_plc_that_hangs_without_hanging_up_delays_nobody(daemon: Daemon, plant: Halls, taps: dict[str, Tap]):
     """The strip line's PLC takes every request and never answers."""
     watch = Watch(daemon, "strip")
     taps["strip"].deaf.set()
@@ -159,7 +183,7 @@ def test_a_plc_that_hangs_without_hanging_up_delays_nobody(daemon: Daemon, plant
     until(lambda: alive_but(daemon, "strip", set()), lambda: f"it is back: {daemon.device('strip')}", BACK_S)
 
 
-def test_an_exception_for_some_registers_costs_these_only(daemon: Daemon, plant: SimulatedPlant):
+def test_an_exception_for_some_registers_costs_these_only(daemon: Daemon, plant: Halls):
     watch = Watch(daemon)
     plant.fault("exceptions", plc="strip", values="co2,rejects")
     try:
