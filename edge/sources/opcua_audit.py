@@ -30,6 +30,8 @@ AUDITED_MAX: Final = 200
 """Points that one look reads at most."""
 SLACK_NS: Final = NS_PER_S
 """What a notification may need beyond sampling and publishing."""
+FIRST_NS: Final = 10 * NS_PER_S
+"""What the first notification of a new item may need beyond that: a slow server with many items is not a mute one."""
 
 _TIME: Final = ua.NodeId(ua.ObjectIds.Server_ServerStatus_CurrentTime)
 
@@ -158,7 +160,7 @@ class Audit:
         patience = self._items.sampling_ns[positions] + publishing_ns + SLACK_NS
         suspected = self._suspected[positions]
         known = differs & (suspected > told) & (suspected > created)
-        owed = (told < created) & (now - created > patience) & ~bad
+        owed = (told < created) & (now - created > patience + FIRST_NS) & ~bad
         self._suspected[positions] = np.where(differs, np.where(known, suspected, now), 0)
         mute: NDArray[np.bool_] = owed | (known & (now - suspected > patience))
         return mute

@@ -337,3 +337,22 @@ async def test_silent_nodes_that_nothing_helps_do_not_cost_the_others_their_conn
     time.pass_(HANG_UP_NS + 1)
     assert ladder.may_hang_up()
     assert ladder.news([2]) == [2]
+
+
+async def test_a_node_whose_first_notification_never_came_is_set_up_anew_but_a_slow_server_has_its_time(
+    plc, monkeypatch
+):
+    await plc.add("speed", 1.0)
+    await plc.add("late", 5.0)
+    async with connected(plc.url, [point(1, "speed"), point(2, "late")], **WATCHFUL) as one:
+        await collect(one, lambda got: set(got.tag) == {1, 2})
+        one._intake.told[1] = 0  # as if nothing had come for it
+        loop = asyncio.get_running_loop()
+        end = loop.time() + 2.0
+        while loop.time() < end:
+            await one.read()
+        assert one._lasting.recovery.count == 0
+        monkeypatch.setattr("edge.sources.opcua_audit.FIRST_NS", 0)
+        await steps(one, 1)
+        await collect(one, lambda got: 2 in got.tag)
+        assert one._intake.told[1] > 0
