@@ -27,8 +27,8 @@ class MqttOptions(BrokerOptions):
     root: str = Field("", max_length=256, description="Levels before the enterprise in every topic, e.g. plants/eu.")
     event_kinds: tuple[str, ...] = Field(
         (
-            "alarm", "status_change", "order_started", "order_ended", "correction", "counter_anomaly", "gap", "backfill",
-            "gateway",
+            "alarm", "status_change", "order_started", "order_ended", "correction", "counter_anomaly", "gap",
+            "backfill", "gateway",
         ),
         description="Kinds of events that go to the event topics; the others stay in the journal.",
     )  # fmt: skip
