@@ -36,7 +36,7 @@ OPCUA_READS = {
 
 
 class Halls:
-    """The plant in two processes, so that building a new OPC UA server in one does not hold up the PLCs of the other."""
+    """The plant in two processes: building a new OPC UA server in one does not hold up the PLCs of the other."""
 
     def __init__(self, folder: Path) -> None:
         self.halls = [SimulatedPlant(folder, plcs=plcs) for plcs in ("cnc,inspection", "press,strip")]
@@ -70,7 +70,7 @@ def prepared(folder, plant: Halls, broker, taps: dict[str, Tap]) -> Iterator[Dae
     daemon = Daemon(folder, ports, broker.port)
     # On a busy machine the plant answers late, and that is no loss of a device here.
     daemon.set("device press", timeout_ms=5000)
-    daemon.set("device strip", timeout_ms=3000, quarantine_retry_s=5)
+    daemon.set("device strip", timeout_ms=2000, quarantine_retry_s=5)
     for name in ("cnc", "inspection"):
         daemon.set(f"device {name}", deadline_ms=10_000, keepalive_ms=10_000)
     yield daemon
