@@ -23,6 +23,7 @@ if [ "$purpose" = test ]; then
     have mosquitto_sub || wanted="$wanted mosquitto-clients"
     have mbpoll || wanted="$wanted mbpoll"
     have promtool || wanted="$wanted prometheus"
+    have chromium || have chromium-browser || have google-chrome || wanted="$wanted chromium"
     have node || wanted="$wanted nodejs"
     have npm || wanted="$wanted npm"
     have cc || wanted="$wanted gcc libc6-dev"
