@@ -106,15 +106,15 @@ CASES = [
     (
         "mistyped break",
         "shifts.toml",
-        "break = [",
+        "# break = [",
         "brake = [",
         ["unknown key 'shift.1.brake'", "did you mean 'break'?"],
     ),
     (
         "unknown key in a break",
         "shifts.toml",
-        'name = "breakfast"',
-        'nme = "breakfast"',
+        '# break = [{ name = "breakfast"',
+        'break = [{ nme = "breakfast"',
         ["unknown key 'shift.1.break.1.nme'", "did you mean 'name'?"],
     ),
 ]

@@ -189,5 +189,5 @@ def test_shifts_fill_the_week_so_that_a_demonstration_is_always_inside_one():
     assert check_shifts(options, zone) == []
     minutes = sum((shift.end - shift.start) % 1440 for shift in options.shift)
     assert minutes == 1440
-    assert all(len(shift.days) == 7 and not shift.assets and shift.break_ for shift in options.shift)
+    assert all(len(shift.days) == 7 and not shift.assets and not shift.break_ for shift in options.shift)
     calendar_of(options, zone)
